@@ -1,0 +1,296 @@
+"""Every worker of every generation, and the only code that decides what becomes of them.
+
+What holds after every event, whatever the history (tests/core/test_histories.py searches):
+
+1. There is at most one candidate and at most one current generation.
+2. Outside ``exclusive`` a rollout never leaves fewer ready workers than it found.
+3. No worker is drained before its replacement is ready and settled.
+4. ``exclusive``: no two generations have a process at the same time.
+5. Late news of a past worker changes nothing.
+6. No deadline in the past is left.
+7. Once a stop is asked for, every history ends with exactly one ``Quit``.
+
+``handle`` takes one event and the time, and returns the actions that follow.  Two kinds of
+rule do it, as in h11's connection state: event rules (``_on_*``) say what an event does to
+the one worker it names; joint rules (``_advance``) look at the fleet as a whole, until
+nothing more changes.
+
+Who owns a slot explains most of it, and that is the roster's question: a worker that its
+slot does not want is drained as soon as the owner's worker there is ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from overseer_py.core.generation import Generation, Role
+from overseer_py.core.messages import (
+    Action,
+    BecameReady,
+    Event,
+    Exited,
+    Extended,
+    RolloutRequested,
+    ScaleRequested,
+    StopRequested,
+    TimePassed,
+    WorkerId,
+)
+from overseer_py.core.orders import Orders
+from overseer_py.core.policy import OnExit
+from overseer_py.core.rollout import Rollouts
+from overseer_py.core.roster import Roster
+from overseer_py.core.worker import Worker, WorkerState
+
+S = WorkerState
+GAVE_UP = 5  # exit status
+
+
+class Fleet:
+    """The state of one service.  It has one owner, the supervisor."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        """``draw`` gives random numbers in [0, 1) for the jitter of the backoff."""
+        self.roster = Roster()
+        self.ever_ready = False  # whether the service has served since the master started
+        self.leaving = False  # nothing is wanted any more
+        self._done = False
+        self._draw = draw
+        self._stop_at: float | None = None  # a stop was asked for; the drain begins then
+        self._status = 0
+        self._orders = Orders(self.roster)
+        self._rollouts = Rollouts(self.roster, self._orders)
+
+    # -- the whole interface -------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event into account; return what has to be done, in order."""
+        self._leave_when_due(now)  # first: from that moment on nothing is started any more
+        match event:
+            case RolloutRequested():
+                self._on_rollout_requested(event, now)
+            case ScaleRequested(size):
+                self._on_scale_requested(size)
+            case StopRequested(drain):
+                self._on_stop_requested(drain, now)
+            case BecameReady(worker):
+                self._on_ready(worker, now)
+            case Extended(worker, seconds):
+                self._on_extended(worker, now + seconds)
+            case Exited():
+                self._on_exited(event, now)
+            case TimePassed():
+                pass
+        self._expire_deadlines(now)
+        while self._advance(now):
+            pass
+        return self._orders.take()
+
+    def next_deadline(self) -> float | None:
+        """Return when to send ``TimePassed`` if nothing else happens first."""
+        due = [worker.deadline for worker in self.roster.workers()]
+        due += [generation.settled_at for generation in self.roster.generations.values()]
+        due += [None if self.leaving else self._stop_at]
+        return min((at for at in due if at is not None), default=None)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the service is on its way out, by request or because it gave up."""
+        return self.leaving or self._stop_at is not None
+
+    # -- event rules: one thing at a time --------------------------------------------------
+
+    def _on_rollout_requested(self, request: RolloutRequested, now: float) -> None:
+        if self.stopping:
+            self._orders.report("rollout-refused", reason="the service is stopping")
+        else:
+            self._rollouts.ask(request, now)
+
+    def _on_scale_requested(self, size: int) -> None:
+        size = max(1, size)
+        for generation in (self.roster.current, self.roster.candidate):
+            if generation:
+                generation.size = size
+        self._orders.report("scaled", workers=size)
+
+    def _on_stop_requested(self, drain: bool, now: float) -> None:
+        hurry = not drain or self._stop_at is not None
+        current = self.roster.current
+        delay = current.policy.stop_delay if current and not hurry else 0.0
+        self._stop_at = now + delay
+        self._orders.report("stopping", drain=not hurry, delay=delay)
+        self._rollouts.cancel("the service is stopping")
+        self._leave_when_due(now)
+        if hurry:
+            for worker in self.roster.workers():
+                self._orders.kill(worker)
+
+    def _on_ready(self, worker_id: WorkerId, now: float) -> None:
+        worker = self.roster.find(worker_id)
+        if worker and worker.state is S.STARTING:
+            forgiven_at = now + self.roster.home(worker).policy.backoff_limit
+            worker.become(S.READY, forgiven_at if worker.crashes else None)
+            self._orders.report("worker-ready", worker_id)
+
+    def _on_extended(self, worker_id: WorkerId, until: float) -> None:
+        worker = self.roster.find(worker_id)
+        if worker and worker.deadline and worker.state in (S.STARTING, S.DRAINING):
+            worker.deadline = max(worker.deadline, until)
+
+    def _on_exited(self, event: Exited, now: float) -> None:
+        worker = self.roster.find(event.worker)
+        if worker is None or not worker.alive:
+            return
+        generation, slot = self.roster.home(worker), worker.id.slot
+        unasked = worker.late or worker.state in (S.STARTING, S.READY)
+        crashed = unasked and self.roster.wanted(generation, slot)
+        how, status, expected = event.how, event.status, not crashed
+        self._orders.report("worker-exited", worker.id, how=how, status=status, expected=expected)
+        if crashed and generation.role is Role.CURRENT:
+            self._on_crash(generation, worker, event, now)
+            return
+        del generation.workers[slot]
+        if crashed:
+            when = "committed" if worker.state is S.READY else "ready"
+            reason = f"worker {worker.id} {event.how} before it was {when}"
+            self._rollouts.fail(generation, reason, worker.id)
+
+    def _on_crash(self, generation: Generation, worker: Worker, event: Exited, now: float) -> None:
+        """Decide what becomes of a slot of the current generation whose worker died."""
+        policy, was_ready = generation.policy, worker.state is S.READY
+        worker.crashes += not worker.late  # a late one was counted when it was killed
+        patience = policy.patience(ever_ready=self.ever_ready)
+        spent = patience is not None and worker.crashes >= patience
+        how = f"worker {worker.id} {event.how}"
+        if policy.on_exit is OnExit.EXIT:
+            del generation.workers[worker.id.slot]
+            self._give_up("service-exited", worker.id, event.status, how)
+        elif spent and not self.roster.candidate and not self.roster.serves_without(worker):
+            del generation.workers[worker.id.slot]
+            how = f"{how}, crash {worker.crashes} in a row"
+            self._give_up("gave-up", worker.id, GAVE_UP, how)
+        elif was_ready and worker.crashes == 1:
+            self._orders.spawn(generation, worker.id.slot, now, after=worker)
+        else:
+            worker.waits += 1
+            delay = policy.delay(worker.waits, self._draw())
+            worker.become(S.BACKOFF, now + delay)
+            crashes = worker.crashes
+            self._orders.report("worker-backoff", worker.id, delay=round(delay, 3), crashes=crashes)
+
+    def _expire_deadlines(self, now: float) -> None:
+        for worker in list(self.roster.workers()):
+            if worker.deadline is not None and worker.deadline <= now:
+                self._expire(worker, now)
+
+    def _expire(self, worker: Worker, now: float) -> None:
+        match worker.state:
+            case S.STARTING:
+                self._on_late(worker)
+            case S.READY:  # up long enough: forgiven
+                worker.crashes, worker.waits, worker.deadline = 0, 0, None
+            case S.DRAINING:
+                self._orders.report("drain-timed-out", worker.id)
+                self._orders.kill(worker)
+            case S.BACKOFF if self.roster.wanted(self.roster.home(worker), worker.id.slot):
+                self._orders.spawn(self.roster.home(worker), worker.id.slot, now, after=worker)
+            case S.BACKOFF:
+                pass  # nobody wants its slot any more: a joint rule forgets it
+            case S.KILLED:
+                raise AssertionError(f"worker {worker.id}: a killed worker has no deadline")
+
+    def _on_late(self, worker: Worker) -> None:
+        """Kill a worker that was not ready in time; for a candidate that is the end."""
+        generation = self.roster.home(worker)
+        worker.late, worker.crashes = True, worker.crashes + 1
+        how = f"was not ready within {generation.policy.ready_timeout:g} s"
+        self._orders.report("worker-late", worker.id, how=how)
+        self._orders.kill(worker)
+        if generation.role is Role.CANDIDATE:
+            self._rollouts.fail(generation, f"worker {worker.id} {how}", worker.id)
+
+    # -- joint rules: the fleet as a whole ---------------------------------------------------
+
+    def _advance(self, now: float) -> bool:
+        """Apply the first rule that changes something; tell whether there was one."""
+        rules = (
+            self._begin_pending,
+            self._rollouts.judge,
+            self._drain_unwanted,
+            self._fill_slots,
+            self._notice_service,
+            self._forget_empty,
+            self._quit_when_nothing_is_left,
+        )
+        return any(rule(now) for rule in rules)
+
+    def _begin_pending(self, now: float) -> bool:
+        return not self.stopping and self._rollouts.begin_pending(now)
+
+    def _drain_unwanted(self, now: float) -> bool:
+        unwanted = self.roster.unwanted()
+        waiting = [w for w in unwanted if w.state is S.BACKOFF]
+        for worker in waiting:
+            del self.roster.home(worker).workers[worker.id.slot]
+        starting = [w for w in unwanted if w.state is S.STARTING]
+        ready = [w for w in unwanted if w.state is S.READY and self.roster.dispensable(w)]
+        for worker in starting + ready:
+            self._orders.drain(worker, now)
+        return bool(waiting or starting or ready)
+
+    def _fill_slots(self, now: float) -> bool:
+        empty = [
+            (generation, slot)
+            for generation in self.roster.generations.values()
+            for slot in range(generation.size)
+            if slot not in generation.workers
+            if self.roster.wanted(generation, slot) and self.roster.may_spawn(generation)
+        ]
+        for generation, slot in empty:
+            self._orders.spawn(generation, slot, now)
+        return bool(empty)
+
+    def _notice_service(self, now: float) -> bool:
+        current = self.roster.current
+        if self.ever_ready or current is None:
+            return False
+        if not all(current.ready_in(slot) for slot in range(current.size)):
+            return False
+        self.ever_ready = True
+        took = round(now - current.since, 3)
+        self._orders.report("service-ready", current, took=took)
+        return True
+
+    def _forget_empty(self, now: float) -> bool:
+        generations = self.roster.generations
+        empty = [g for g in generations.values() if g.role is Role.RETIRING and not g.workers]
+        for generation in empty:
+            del generations[generation.number]
+            self._orders.report("generation-gone", generation)
+        return bool(empty)
+
+    def _quit_when_nothing_is_left(self, now: float) -> bool:
+        if not self.leaving or self.roster.generations or self._done:
+            return False
+        self._done = True
+        self._orders.quit(self._status)
+        return True
+
+    # -- the way out ---------------------------------------------------------------------------
+
+    def _leave_when_due(self, now: float) -> None:
+        if self._stop_at is not None and now >= self._stop_at and not self.leaving:
+            self._leave()
+
+    def _give_up(self, name: str, worker: WorkerId, status: int, reason: str) -> None:
+        """Drain what is left and end, with a status that says why."""
+        if self._stop_at is None:  # a stop that was asked for keeps its own status
+            self._status = status
+        self._orders.report(name, worker, status=status, reason=reason)
+        self._rollouts.cancel(reason)
+        self._leave()
+
+    def _leave(self) -> None:
+        self.leaving = True
+        for generation in self.roster.generations.values():
+            generation.role, generation.settled_at = Role.RETIRING, None

@@ -1,0 +1,55 @@
+"""A generation: all workers started from the same configuration and environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from overseer_py.core.messages import WorkerId
+from overseer_py.core.policy import Policy
+from overseer_py.core.worker import Worker, WorkerState
+
+
+class Role(StrEnum):
+    """What the fleet wants of a generation."""
+
+    CANDIDATE = "candidate"  # being tried; any failure makes it RETIRING
+    CURRENT = "current"  # the one that is kept alive
+    RETIRING = "retiring"  # on its way out; its exits are expected
+
+
+@dataclass(slots=True)
+class Generation:
+    """One generation and, while it is a candidate, how far its rollout has come."""
+
+    number: int
+    role: Role
+    policy: Policy
+    size: int  # slots 0 … size-1
+    reason: str = ""  # why it was asked for
+    since: float = 0.0  # when its rollout began
+    workers: dict[int, Worker] = field(default_factory=dict)
+    launches: int = 0  # processes ever started for it; makes every WorkerId unique
+    opened: int = 0  # candidate: slots that it may fill so far (its batches)
+    proven: int = 0  # candidate: slots in which it was ready and settled; the old ones may go
+    settled_at: float | None = None  # candidate: when the present batch is proven
+
+    def launch(self, slot: int) -> WorkerId:
+        """Return an identity for the next process in this slot; never given twice."""
+        self.launches += 1
+        return WorkerId(self.number, slot, self.launches)
+
+    @property
+    def reach(self) -> int:
+        """How many slots, from 0, a candidate may fill now."""
+        return self.size if not self.policy.surge else min(self.opened, self.size)
+
+    def ready_in(self, slot: int) -> bool:
+        """Whether the worker in this slot serves."""
+        worker = self.workers.get(slot)
+        return worker is not None and worker.state is WorkerState.READY
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of its processes is left."""
+        return any(worker.alive for worker in self.workers.values())

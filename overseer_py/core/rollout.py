@@ -1,0 +1,124 @@
+"""The attempt to make a new generation the current one.
+
+It ends in one of four ways: ``committed``, ``rolled-back`` (it failed), ``cancelled`` (the
+service stops) or ``superseded`` (a newer one was asked for before it had begun).
+
+The candidate fills its slots batch by batch (``surge``).  A batch is proven when all workers
+so far are ready and have stayed so for the settle time; then the old workers of these slots
+may go.  The last batch commits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from overseer_py.core.generation import Generation, Role
+from overseer_py.core.messages import RolloutRequested, WorkerId
+from overseer_py.core.orders import Orders
+from overseer_py.core.policy import Policy
+from overseer_py.core.roster import Roster
+
+MAX_GENERATIONS = 4  # a fifth kills the oldest: long drains must not pile up for ever
+
+
+class Rollouts:
+    """Begins, judges and ends rollouts; one at a time, one more pending, the newest."""
+
+    def __init__(self, roster: Roster, orders: Orders) -> None:
+        self.pending: RolloutRequested | None = None
+        self._roster = roster
+        self._orders = orders
+        self._last_number = 0
+
+    def ask(self, request: RolloutRequested, now: float) -> None:
+        """Begin a rollout, or remember it for when the present one has ended."""
+        waiting = self.pending
+        if not self._roster.candidate:
+            self.begin(request, now)
+        elif waiting is None:
+            self.pending = request
+            self._orders.report("rollout-queued", reason=request.reason)
+        elif waiting.reason != request.reason or request.policy:
+            self._orders.report("rollout-superseded", reason=waiting.reason, by=request.reason)
+            policy = request.policy or waiting.policy  # a reread configuration is not lost
+            self.pending = replace(request, policy=policy, size=request.size or waiting.size)
+
+    def begin(self, request: RolloutRequested, now: float) -> None:
+        """Add a candidate; the very first generation of a service is current at once."""
+        current = self._roster.current
+        policy = request.policy or (current.policy if current else Policy())
+        size = request.size or (current.size if current else 1)
+        role = Role.CANDIDATE if current else Role.CURRENT
+        self._last_number += 1
+        candidate = Generation(self._last_number, role, policy, size, request.reason, now)
+        candidate.opened = min(policy.surge or size, size)
+        self._roster.generations[candidate.number] = candidate
+        name = "rollout-started" if current else "service-starting"
+        self._orders.report(name, candidate, reason=request.reason, workers=size)
+        if oldest := self._roster.oldest_crowded_out(MAX_GENERATIONS):
+            self._orders.report("generation-crowded-out", oldest, limit=MAX_GENERATIONS)
+            for worker in oldest.workers.values():
+                self._orders.kill(worker)
+
+    def begin_pending(self, now: float) -> bool:
+        """Begin the one that waits, if nothing is in its way."""
+        if self.pending is None or self._roster.candidate:
+            return False
+        request, self.pending = self.pending, None
+        self.begin(request, now)
+        return True
+
+    def judge(self, now: float) -> bool:
+        """Prove the present batch, open the next one, or commit; tell whether any happened."""
+        candidate = self._roster.candidate
+        if candidate is None:
+            return False
+        reach = candidate.reach
+        if not all(candidate.ready_in(slot) for slot in range(reach)):
+            candidate.settled_at = None  # scaled up meanwhile: settle again, all together
+            return False
+        if reach == candidate.proven < candidate.size:
+            return self._open_batch(candidate)
+        if candidate.settled_at is None:
+            candidate.settled_at = now + candidate.policy.settle
+        if now < candidate.settled_at:
+            return False
+        candidate.proven, candidate.settled_at = reach, None
+        if reach == candidate.size:
+            self._commit(candidate, now)
+        return True
+
+    def fail(self, candidate: Generation, reason: str, worker: WorkerId) -> None:
+        """End the rollout; what the old generation had left is its own again."""
+        self._end(candidate)
+        self._orders.report("rollout-rolled-back", worker, reason=reason)
+
+    def cancel(self, reason: str) -> None:
+        """End the present rollout and forget the pending one, because the service ends."""
+        self.pending = None
+        if candidate := self._roster.candidate:
+            self._end(candidate)
+            self._orders.report("rollout-cancelled", candidate, reason=reason)
+
+    def _end(self, candidate: Generation) -> None:
+        candidate.role, candidate.settled_at = Role.RETIRING, None
+
+    def _commit(self, candidate: Generation, now: float) -> None:
+        if old := self._roster.current:
+            old.role = Role.RETIRING
+        candidate.role = Role.CURRENT
+        took = round(now - candidate.since, 3)
+        self._orders.report("rollout-committed", candidate, reason=candidate.reason, took=took)
+
+    def _open_batch(self, candidate: Generation) -> bool:
+        """Let a candidate fill more slots, as far as the surge leaves room beside the old."""
+        surge = candidate.policy.surge or candidate.size
+        current = self._roster.current  # it may be the bigger one, and then that is no surge
+        size = max(candidate.size, current.size if current else 0)
+        extra = sum(worker.alive for worker in self._roster.workers()) - size
+        room = surge - max(extra, 0)
+        if room <= 0:
+            return False
+        candidate.opened = min(candidate.size, candidate.proven + room)
+        self._orders.report("batch-opened", candidate, slots=candidate.opened)
+        return True

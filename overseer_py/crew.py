@@ -1,0 +1,181 @@
+"""The processes behind the fleet's workers: started, watched until ready, told, forgotten.
+
+The fleet knows a worker by its identity alone; what belongs to it on this machine is here.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from overseer_py.core.messages import BecameReady, Event, Exited, Extended, WorkerId
+from overseer_py.errors import OverseerError
+from overseer_py.handover import FIRST_FD
+from overseer_py.logs import Log
+from overseer_py.output import Output
+from overseer_py.readiness import ReadyPipe, Rule, Surroundings, rule_for
+from overseer_py.recipe import Recipe, mark
+from overseer_py.system.guard import Guard
+from overseer_py.system.launch import Launch
+from overseer_py.system.loop import Loop
+from overseer_py.system.notify import Message, microseconds
+from overseer_py.system.outlet import Outlet
+from overseer_py.system.process import Children, Process
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker's process, and what the master keeps of it."""
+
+    worker: WorkerId
+    recipe: Recipe
+    process: Process
+    rule: Rule
+    output: Output
+    status: str = ""  # what it said of itself with STATUS=
+
+
+class Crew:
+    """All members, by worker."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        outlet: Outlet,
+        log: Log,
+        post: Callable[[Event], None],
+    ) -> None:
+        self.members: dict[WorkerId, Member] = {}
+        self.last_words: dict[WorkerId, list[str]] = {}  # of those that have ended
+        self._loop = loop
+        self._children = children
+        self._outlet = outlet
+        self._log = log
+        self._post = post
+        self._notify_address = ""
+        self._guard: Guard | None = None
+
+    def watch_over(self, guard: Guard, notify_address: str) -> None:
+        """Say who must know of each worker, and where workers are heard."""
+        self._guard, self._notify_address = guard, notify_address
+
+    # -- what the fleet orders ---------------------------------------------------------------
+
+    def start(self, worker: WorkerId, recipe: Recipe, now: float) -> Process | None:
+        """Start a worker; if that is impossible, its exit is posted instead."""
+        settings = recipe.plan.settings
+        rule: Rule | None = None
+        output: Output | None = None
+        try:
+            output = Output(worker, settings, self._loop, self._outlet, self._log)
+            launch, rule = self._fit_out(worker, recipe, output)
+            process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
+        except OverseerError as error:
+            if rule:
+                rule.stop()
+            if output:
+                output.abandon()
+            self._post(Exited(worker, str(error)))
+            return None
+        output.handed_over()
+        output.pid = process.pid
+        if self._guard:
+            self._guard.worker(process.pid)
+        self.members[worker] = Member(worker, recipe, process, rule, output)
+        self._log.info("worker-started", worker=str(worker), pid=process.pid)
+        rule.begin(process, now)
+        return process
+
+    def drain(self, worker: WorkerId) -> None:
+        """Send the drain signal."""
+        if member := self.members.get(worker):  # none if it could not be started
+            member.rule.stop()
+            member.process.drain(member.recipe.plan.settings.drain_signal)
+
+    def kill(self, worker: WorkerId) -> None:
+        """SIGKILL the worker and all that is its."""
+        if member := self.members.get(worker):
+            member.rule.stop()
+            self._children.kill(member.process)
+
+    # -- what the master hears ------------------------------------------------------------------
+
+    def next_look(self) -> float | None:
+        """Return when a readiness rule wants to look."""
+        due = (member.rule.next_look for member in self.members.values())
+        return min((at for at in due if at is not None), default=None)
+
+    def look(self, now: float) -> None:
+        """Let the rules look whose time has come."""
+        for member in list(self.members.values()):
+            if member.rule.next_look is not None and member.rule.next_look <= now:
+                member.rule.look(now)
+
+    def hear(self, message: Message) -> None:
+        """Take a message on NOTIFY_SOCKET from a process of a worker's group, from nobody else."""
+        process = self._children.by_group(message.pid)
+        found = [m for m in self.members.values() if process and m.process is process]
+        if not found:
+            self._log.warning("notify-ignored", pid=message.pid, reason="not of a worker's group")
+            return
+        (member,) = found
+        fields = message.fields
+        if (status := fields.get("STATUS")) is not None:
+            member.status = status[:200]
+            self._log.debug("worker-status", worker=str(member.worker), status=member.status)
+        if seconds := microseconds(fields.get("EXTEND_TIMEOUT_USEC", "")):
+            self._post(Extended(member.worker, seconds))
+        if fields.get("STOPPING") == "1":
+            self._log.info("worker-stopping", worker=str(member.worker))
+        member.rule.hear(fields)
+
+    def forward(self, generation: int, number: int) -> None:
+        """Send a signal to the workers of a generation."""
+        for member in self.members.values():
+            if member.worker.generation == generation:
+                member.process.send(signal.Signals(number))
+
+    def last_lines(self, worker: WorkerId) -> list[str]:
+        """Return the last lines that a worker wrote to stderr, also of one that has ended."""
+        if member := self.members.get(worker):
+            return member.output.last_lines()
+        return self.last_words.get(worker, [])
+
+    def forget(self, generation: int) -> None:
+        """Drop what was kept of the workers of a generation that is gone."""
+        self.last_words = {w: t for w, t in self.last_words.items() if w.generation != generation}
+
+    # -- how one is put together ------------------------------------------------------------------
+
+    def _fit_out(self, worker: WorkerId, recipe: Recipe, output: Output) -> tuple[Launch, Rule]:
+        """Return how to launch the worker, and the rule by which it is ready."""
+        settings, listeners = recipe.plan.settings, recipe.plan.listeners
+        launch = recipe.launch(worker, {"NOTIFY_SOCKET": self._notify_address})
+        launch = replace(launch, stdout=output.stdout, stderr=output.stderr)
+
+        def ready() -> None:
+            self.members[worker].rule.stop()
+            self._post(BecameReady(worker))
+
+        def say(why: str) -> None:
+            self._log.info("worker-not-ready-yet", worker=str(worker), reason=why)
+
+        around = Surroundings(self._loop, self._children, listeners, launch, say)
+        rule = rule_for(settings.ready, ready, around)
+        if isinstance(rule, ReadyPipe):
+            environ = {**launch.environ, "OVERSEER_READY_FD": str(FIRST_FD + len(listeners))}
+            launch = replace(launch, environ=environ, fds=[*launch.fds, rule.write_end])
+        return launch, rule
+
+    def _on_exit(self, worker: WorkerId) -> Callable[[str, int], None]:
+        def on_exit(how: str, status: int) -> None:
+            member = self.members.pop(worker)
+            if self._guard:
+                self._guard.gone(member.process.pid)
+            member.rule.stop()
+            self.last_words[worker] = member.output.last_lines()
+            self._post(Exited(worker, how, status))
+
+        return on_exit

@@ -1,0 +1,34 @@
+"""What can go wrong for a user: each error names the thing, the key and the remedy.
+
+The exit status of the command is a property of the error, and so is in one place.
+"""
+
+from __future__ import annotations
+
+
+class OverseerError(Exception):
+    """Anything that ends the command with a line that says why."""
+
+    exit_status = 1
+
+
+class ConfigError(OverseerError):
+    """A flag, a variable or a key of the file that cannot be meant."""
+
+    exit_status = 2
+
+
+class ListenerError(OverseerError):
+    """A listener that could not be had."""
+
+    exit_status = 3
+
+
+class NameTakenError(OverseerError):
+    """Another overseer of this name runs."""
+
+    exit_status = 4
+
+
+class LaunchError(OverseerError):
+    """A worker that could not be started: what, and the system's own reason."""

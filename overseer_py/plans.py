@@ -1,0 +1,96 @@
+"""What the next generation is to be, and what each present one was started from.
+
+A reload is a transaction: everything is read, checked and bound before anything changes, and a
+rollout that fails takes the plan back with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from overseer_py.config import Config, Sources
+from overseer_py.errors import ConfigError
+from overseer_py.readiness import check
+from overseer_py.recipe import Plan, Recipe, resolve
+from overseer_py.settings import Settings
+from overseer_py.sockets import Sockets
+from overseer_py.system.listeners import Listener
+
+FIXED = ("name", "control", "pid_file", "log_format", "log_level", "restart_signal")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a reread configuration changes."""
+
+    plan: Plan
+    keys: tuple[str, ...]
+    ignored: tuple[str, ...]  # keys that only a new master can change
+
+
+class Plans:
+    """The plan for the next generation, and the recipe of each present one."""
+
+    def __init__(
+        self, sources: Sources, config: Config, sockets: Sockets, start_directory: str
+    ) -> None:
+        """Open the listeners and resolve everything once; raise for the first thing wrong."""
+        self._sources = sources
+        self._sockets = sockets
+        self._start_directory = start_directory
+        self._recipes: dict[int, Recipe] = {}
+        self.plan = Plan(config.settings, sockets.open(config.addresses))
+        try:
+            self._resolve(self.plan)
+        except ConfigError:
+            sockets.keep_only([])
+            raise
+
+    def recipe_for(self, generation: int) -> Recipe:
+        """Return what a generation is started from, resolved now if it is a new one."""
+        if generation not in self._recipes:
+            self._recipes[generation] = self._resolve(self.plan)
+        return self._recipes[generation]
+
+    def reread(self) -> Change:
+        """Read the configuration anew; raise OverseerError, and then nothing has changed."""
+        config = self._sources.load()
+        before = self.plan.settings
+        changed = [
+            f.name
+            for f in fields(Settings)
+            if getattr(config.settings, f.name) != getattr(before, f.name)
+        ]
+        kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED}
+        plan = Plan(replace(config.settings, **kept), self._sockets.open(config.addresses))
+        try:
+            self._resolve(plan)
+        except ConfigError:
+            self.close_unused()
+            raise
+        self.plan = plan
+        ignored = tuple(key for key in changed if key in FIXED)
+        return Change(plan, tuple(key for key in changed if key not in FIXED), ignored)
+
+    def failed(self, generation: int, current: int | None) -> None:
+        """Take back the plan of a rollout that did not become current."""
+        recipe = self._recipes.get(generation)
+        if recipe and current in self._recipes and recipe.plan is self.plan:
+            self.plan = self._recipes[current].plan
+
+    def gone(self, generation: int) -> list[Listener]:
+        """Forget a generation; return the listeners that were closed because nobody needs them."""
+        self._recipes.pop(generation, None)
+        return self.close_unused()
+
+    def close_unused(self) -> list[Listener]:
+        """Close the listeners that are in no plan."""
+        plans = [self.plan, *(recipe.plan for recipe in self._recipes.values())]
+        return self._sockets.keep_only(listener for plan in plans for listener in plan.listeners)
+
+    def _resolve(self, plan: Plan) -> Recipe:
+        check(plan.settings.ready, plan.listeners)
+        environ: Mapping[str, str] = self._sources.environ
+        return resolve(plan, environ, self._start_directory)

@@ -1,0 +1,122 @@
+"""What the workers of one generation are started from: resolved once, kept for its respawns.
+
+A new generation resolves anew: the directory (so that a flipped ``current`` link takes effect), the
+environment files, the users.  A crash respawn uses what its generation has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from overseer_py import handover
+from overseer_py.config import OWN_VARIABLES
+from overseer_py.core.messages import WorkerId
+from overseer_py.errors import ConfigError
+from overseer_py.settings import Settings
+from overseer_py.system.identity import home_of, identity_of
+from overseer_py.system.launch import Identity, Launch
+from overseer_py.system.listeners import Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The settings that the next generation is to have, and its listeners, open already."""
+
+    settings: Settings
+    listeners: Sequence[Listener]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A plan, resolved."""
+
+    plan: Plan
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    directory: str
+    identity: Identity | None
+
+    def launch(self, worker: WorkerId, environ: Mapping[str, str]) -> Launch:
+        """Return how to start this worker; ``environ`` is what the master adds for it alone."""
+        settings = self.plan.settings
+        return Launch(
+            argv=self.argv,
+            environ={**self.environ, **mark(worker), **environ},
+            directory=self.directory,
+            fds=[listener.fd for listener in self.plan.listeners],
+            death_signal=settings.drain_signal,
+            umask=settings.umask,
+            identity=self.identity,
+        )
+
+
+def mark(worker: WorkerId) -> dict[str, str]:
+    """Return the variables by which a worker, and whatever it leaves behind, is known."""
+    return {
+        "OVERSEER_PID": str(os.getpid()),
+        "OVERSEER_GENERATION": str(worker.generation),
+        "OVERSEER_SLOT": str(worker.slot),
+    }
+
+
+def resolve(plan: Plan, environ: Mapping[str, str], start_directory: str) -> Recipe:
+    """Resolve a plan; raise ConfigError for what does not exist (any more)."""
+    settings = plan.settings
+    inherited = [listener.inherited() for listener in plan.listeners]
+    try:
+        argv = handover.fill_in(settings.command, inherited)
+    except KeyError as error:
+        have = ", ".join(listener.name for listener in inherited) or "none; add --listen"
+        raise ConfigError(
+            f"command: {error.args[0]}: no listener for it (there is: {have})"
+        ) from None
+    directory = os.path.realpath(os.path.join(start_directory, settings.chdir))
+    if not os.path.isdir(directory):
+        raise ConfigError(f"chdir: {settings.chdir or start_directory}: no such directory")
+    service = handover.scrub(environ, OWN_VARIABLES) | home_of(settings.user)
+    for path in settings.env_file:
+        service |= read_env_file(path)
+    service |= dict(settings.env)
+    service |= handover.describe(inherited)
+    service["PWD"] = directory
+    service["OVERSEER_INSTANCE"] = settings.name
+    service["OVERSEER_DRAIN_SECONDS"] = f"{settings.drain_timeout:g}"
+    return Recipe(plan, argv, service, directory, identity_of(settings.user, settings.group))
+
+
+def logical_directory(environ: Mapping[str, str]) -> str:
+    """Return the working directory by the path that the user knows it by, links unresolved."""
+    logical = environ.get("PWD", "")
+    try:
+        if logical.startswith("/") and os.path.samefile(logical, "."):
+            return logical
+    except OSError:
+        pass
+    return os.getcwd()
+
+
+def read_env_file(path: str) -> dict[str, str]:
+    """Read ``KEY=VALUE`` lines; blank lines, ``#`` and a leading ``export`` are passed over."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"env_file: {path}: {reason}") from error
+    variables: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip().removeprefix("export ").strip()
+        if not text or text.startswith(("#", ";")):
+            continue
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"env_file: {path}:{number}: not KEY=VALUE")
+        variables[name.strip()] = _unquoted(value.strip())
+    return variables
+
+
+def _unquoted(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value

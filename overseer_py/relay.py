@@ -1,0 +1,113 @@
+"""What workers write: passed on as it comes, and the last lines kept for when one fails.
+
+Neither side can block the other: a pipe is emptied whatever becomes of the bytes, and the outlet
+drops what a stuck reader does not take.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from overseer_py.errors import LaunchError
+from overseer_py.system.loop import IN, Loop
+
+LAST_LINES = 100
+LONGEST_LINE = 8192  # bytes; a longer one is cut (kept lines) or split (captured ones)
+_PIPE_SIZE = 1 << 20  # what an unprivileged user may ask for by default (fs.pipe-max-size)
+_MOST = 1 << 16  # bytes a turn: one talkative worker must not keep the master busy
+
+
+class Tail:
+    """The last lines of a worker."""
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque(maxlen=LAST_LINES)
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take what has been written, lines or parts of lines."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._lines.extend(line[:LONGEST_LINE] for line in lines[-LAST_LINES:])
+        self._rest = rest[:LONGEST_LINE]
+
+    def lines(self) -> list[str]:
+        """Return the kept lines, the oldest first, an unfinished one included."""
+        kept = [*self._lines, self._rest] if self._rest else [*self._lines]
+        return [line.decode(errors="replace").rstrip("\r") for line in kept[-LAST_LINES:]]
+
+
+class Splitter:
+    """Whole lines out of a stream; a line that never ends is split."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take what has been written and tell of the lines that are complete; nothing: the end."""
+        if not data and self._rest:
+            self._tell(self._rest)
+            self._rest = b""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._tell(line)
+        while len(self._rest) > LONGEST_LINE:
+            self._tell(self._rest[:LONGEST_LINE])
+            self._rest = self._rest[LONGEST_LINE:]
+
+    def _tell(self, line: bytes) -> None:
+        self._on_line(line.decode(errors="replace").rstrip("\r"))
+
+
+class Relay:
+    """One pipe from a worker; it lives until the last process that holds it has let go."""
+
+    def __init__(self, loop: Loop, sinks: Sequence[Callable[[bytes], None]]) -> None:
+        """``sinks`` take each piece as it comes, and an empty one at the end."""
+        try:
+            self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise LaunchError(f"could not be started: {error.strerror}") from error
+        os.set_blocking(self._fd, False)  # our end only; the worker's blocks, as programs expect
+        with suppress(OSError):  # the limit for this user is used up: the default size will do
+            fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        self._loop = loop
+        self._sinks = sinks
+        loop.watch(self._fd, IN, self._on_readable)
+
+    def handed_over(self) -> None:
+        """Close the end that the worker has now."""
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+    def catch_up(self) -> None:
+        """Read all that has been written up to now (the worker has ended)."""
+        for _ in range(_PIPE_SIZE // _MOST + 1):
+            if self._fd < 0 or not self._read():
+                return
+
+    def _on_readable(self, _: int) -> None:
+        self._read()
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._fd, _MOST)
+        except BlockingIOError:
+            return False
+        for sink in self._sinks:
+            sink(data)
+        if not data:
+            self.close()
+        return bool(data)
+
+    def close(self) -> None:
+        """Read no more; whoever still writes gets SIGPIPE."""
+        if self._fd >= 0:
+            self._loop.forget(self._fd)
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,237 @@
+"""The loop: the next event → the fleet decides → perform.
+
+One thread, and nothing in it waits but the loop itself.  It survives anything: what goes wrong in
+one turn is logged with its traceback, and the next turn begins.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from overseer_py import __version__
+from overseer_py.config import Config, Sources
+from overseer_py.core.fleet import Fleet
+from overseer_py.core.messages import (
+    Action,
+    Drain,
+    Event,
+    Exited,
+    Kill,
+    Quit,
+    Report,
+    RolloutRequested,
+    ScaleRequested,
+    Spawn,
+    StopRequested,
+    TimePassed,
+    WorkerId,
+)
+from overseer_py.crew import Crew
+from overseer_py.errors import OverseerError
+from overseer_py.handover import FIRST_FD
+from overseer_py.logs import open_log
+from overseer_py.observers import LogObserver, SystemdObserver
+from overseer_py.plans import Plans
+from overseer_py.sockets import Sockets
+from overseer_py.system.guard import Guard
+from overseer_py.system.listeners import Listener
+from overseer_py.system.loop import IN, Loop
+from overseer_py.system.notify import Inbox, ServiceManager
+from overseer_py.system.outlet import Outlet
+from overseer_py.system.process import Children
+from overseer_py.system.signals import FORWARDED, Caught, SignalQueue, sender_of
+
+
+class Supervisor:
+    """One service, from the first worker to the last."""
+
+    def __init__(self, sources: Sources, config: Config, start_directory: str) -> None:
+        """Open the listeners; raise OverseerError, with nothing left behind, if that fails."""
+        settings = config.settings
+        self.why = ""  # why the master ends, if not because it was asked to
+        self._events: deque[Event] = deque()
+        self._status: int | None = None
+        self._loop = Loop()
+        self._outlet = Outlet(2, self._loop)
+        self._log = open_log(self._outlet, settings.log_format, settings.log_level)
+        self._sockets = Sockets(sources.environ, self._loop, self._on_shut_down)
+        self._plans = Plans(sources, config, self._sockets, start_directory)
+        self._fleet = Fleet(random.random)
+        self._signals = SignalQueue()
+        self._inbox = Inbox()
+        self._children = Children()
+        self._guard: Guard | None = None
+        self._crew = Crew(self._loop, self._children, self._outlet, self._log, self.post)
+        self._systemd = SystemdObserver(ServiceManager(sources.environ), self._fleet)
+        self._observers = (LogObserver(self._log, self._crew.last_lines), self._systemd)
+
+    # -- the loop ------------------------------------------------------------------------
+
+    def run(self, lock: int | None) -> int:
+        """Run the service until it has ended; return the exit status."""
+        settings = self._plans.plan.settings
+        self._guard = Guard(self._children, lock)
+        self._crew.watch_over(self._guard, self._inbox.address)
+        self._loop.watch(self._signals.fd, IN, self._on_signals)
+        self._loop.watch(self._inbox.fd, IN, self._on_messages)
+        self._log.info("overseer-started", name=settings.name, pid=os.getpid(), version=__version__)
+        self._announce_listeners()
+        self.post(RolloutRequested("start", settings.policy(), settings.workers))
+        while self._status is None:
+            self._turn()
+        self._log.info("overseer-stopped", status=self._status)
+        return self._status
+
+    def post(self, event: Event) -> None:
+        """Let the fleet hear of this, in this turn of the loop or the next."""
+        self._events.append(event)
+
+    def close(self) -> None:
+        """Leave nothing behind: no process, no socket, no line of the log unwritten."""
+        if self._guard:
+            self._guard.dismiss()
+        self._children.kill_everything()
+        self._sockets.keep_only([])
+        self._outlet.flush()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        for call in [] if self._events else self._loop.turn(self._timeout(now)):
+            self._protect(call)
+        now = time.monotonic()
+        self._protect(lambda: self._crew.look(now))
+        deadline = self._fleet.next_deadline()
+        if deadline is not None and deadline <= now:
+            self.post(TimePassed())
+        while self._events:
+            event = self._events.popleft()
+            for action in self._fleet.handle(event, now):
+                self._protect(partial(self.perform, action))
+        self._protect(lambda: self._systemd.tick(now))
+
+    def _timeout(self, now: float) -> float | None:
+        due = (self._fleet.next_deadline(), self._crew.next_look(), self._systemd.due())
+        return min((at - now for at in due if at is not None), default=None)
+
+    def _protect(self, call: Callable[[], object]) -> None:
+        """Log what goes wrong, and go on: the workers must not pay for a defect of ours."""
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - the loop survives anything
+            self._log.exception("master-error")
+
+    # -- actions ---------------------------------------------------------------------------
+
+    def perform(self, action: Action) -> None:
+        """Do what the fleet has decided."""
+        match action:
+            case Spawn(worker):
+                self._spawn(worker)
+            case Drain(worker):
+                self._crew.drain(worker)
+            case Kill(worker):
+                self._crew.kill(worker)
+            case Report():
+                self._on_report(action)
+                for observe in self._observers:
+                    observe(action)
+            case Quit(status):
+                self._status = status
+
+    def _spawn(self, worker: WorkerId) -> None:
+        try:
+            recipe = self._plans.recipe_for(worker.generation)
+            self._crew.start(worker, recipe, time.monotonic())
+        except OverseerError as error:
+            self.post(Exited(worker, f"could not be started: {error}"))
+
+    def _on_report(self, report: Report) -> None:
+        """Follow up on what was decided, where it concerns more than the workers."""
+        match report.name:
+            case "worker-ready":
+                for listener in self._plans.plan.listeners:
+                    listener.listen()
+            case "rollout-rolled-back" | "rollout-cancelled" if report.generation:
+                current = self._fleet.roster.current
+                self._plans.failed(report.generation, current.number if current else None)
+            case "gave-up" | "service-exited":
+                self.why = f"{report.name.replace('-', ' ')}: {report.facts['reason']}"
+            case "generation-gone" if report.generation:
+                self._crew.forget(report.generation)
+                for listener in self._plans.gone(report.generation):
+                    self._log.info("listener-closed", name=listener.name)
+
+    # -- what happens ------------------------------------------------------------------------
+
+    def _on_messages(self, _: int) -> None:
+        for message in self._inbox.read():
+            self._crew.hear(message)
+
+    def _on_signals(self, _: int) -> None:
+        for caught in self._signals.read():
+            if caught.number == signal.SIGCHLD:
+                self._children.reap()
+                continue
+            self._log.info("signal", signal=caught.name, **sender_of(caught))
+            self._on_signal(caught)
+
+    def _on_signal(self, caught: Caught) -> None:
+        current = self._fleet.roster.current
+        if caught.number == self._plans.plan.settings.restart_signal:
+            self.post(RolloutRequested(f"signal {caught.name}"))
+            return
+        match caught.number:
+            case signal.SIGTERM | signal.SIGINT:
+                self.post(StopRequested())
+            case signal.SIGQUIT:
+                self.post(StopRequested(drain=False))
+            case signal.SIGHUP:
+                self._reload()
+            case signal.SIGTTIN if current:
+                self.post(ScaleRequested(current.size + 1))
+            case signal.SIGTTOU if current:
+                self.post(ScaleRequested(current.size - 1))
+            case number if number in FORWARDED and current:
+                self._crew.forward(current.number, number)
+
+    def _reload(self) -> None:
+        """Reread the configuration, then roll out; a bad one changes nothing and says so."""
+        self._report("reload-begun")
+        before = self._plans.plan
+        try:
+            change = self._plans.reread()
+        except OverseerError as error:
+            self._report("reload-failed", reason=str(error))
+            return
+        self._report("reloaded", changed=list(change.keys))
+        if change.ignored:
+            self._log.warning("reload-ignored", keys=list(change.ignored), reason="needs a restart")
+        settings = change.plan.settings
+        size = settings.workers if settings.workers != before.settings.workers else None
+        if change.plan.listeners != before.listeners:
+            self._announce_listeners()
+        self.post(RolloutRequested("reload", settings.policy(), size))
+
+    def _on_shut_down(self, listener: Listener) -> None:
+        """Listen again: a worker has closed the listener for everybody."""
+        repaired = self._sockets.revive(listener)
+        self._report("listener-shut-down", name=listener.name, repaired=repaired)
+        if not repaired:
+            self.post(RolloutRequested(f"listener {listener.name} was shut down by a worker"))
+
+    def _announce_listeners(self) -> None:
+        for index, listener in enumerate(self._plans.plan.listeners):
+            facts = {"name": listener.name, "address": listener.address, "type": listener.kind}
+            self._log.info("listening", **facts, fd=FIRST_FD + index, handover="shared")
+        for inode in self._sockets.own_inodes():
+            if self._guard:
+                self._guard.listener(inode)
+
+    def _report(self, name: str, /, **facts: object) -> None:
+        self.perform(Report(name, facts=facts))

@@ -1,0 +1,162 @@
+"""After the master's death: nothing that it started lives on, and its port is free.
+
+The parent-death signal asks the workers to drain, but it reaches neither those who ignore it nor
+what called setsid(2) and lost its parent.  So the master forks a guard, which blocks on a pipe and
+wakes up when that closes.  It gives the workers a second, then kills, by turns until nobody is left:
+the workers' groups and descendants, whoever was started with the master's pid in OVERSEER_PID, and
+whoever holds a listener that the master had made.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from typing import NoReturn
+
+from overseer_py.system import libc, procfs
+from overseer_py.system.process import Children
+
+GRACE = 1.0  # seconds for the workers to end by themselves
+_PATIENCE = 5.0  # seconds to insist; what still lives then is in uninterruptible sleep
+_LINE = 4096
+
+
+class Guard:
+    """The master's side: keeps a guard alive, and tells it what it must know in the worst case."""
+
+    def __init__(self, children: Children, lock: int | None) -> None:
+        """``lock`` is held by the guard, too: the name is free when both are gone."""
+        self._children = children
+        self._keep = [] if lock is None else [lock]
+        self._workers: set[int] = set()
+        self._listeners: set[int] = set()
+        self._closing = False
+        self._start()
+
+    def worker(self, pid: int) -> None:
+        """Tell of a new worker."""
+        self._workers.add(pid)
+        self._say(f"worker {pid}")
+
+    def gone(self, pid: int) -> None:
+        """Tell that a worker has ended."""
+        self._workers.discard(pid)
+        self._say(f"gone {pid}")
+
+    def listener(self, inode: int) -> None:
+        """Tell of a socket that nobody but the master's own may hold."""
+        self._listeners.add(inode)
+        self._say(f"listener {inode}")
+
+    def dismiss(self) -> None:
+        """Expect its end: the master is about to kill all that is left, the guard included."""
+        self._closing = True
+
+    def _start(self) -> None:
+        self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._write_end, False)
+        run = partial(watch, self._read_end, os.getpid(), self._keep)
+        self._children.fork(run, {}, self._on_exit)
+        os.close(self._read_end)
+        for pid in self._workers:
+            self._say(f"worker {pid}")
+        for inode in self._listeners:
+            self._say(f"listener {inode}")
+
+    def _on_exit(self, _how: str, _status: int) -> None:
+        """Replace a guard that somebody has killed."""
+        os.close(self._write_end)
+        if not self._closing:
+            self._start()
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError):  # a guard that is dead is replaced; one that is stuck is no help
+            os.write(self._write_end, f"{line}\n".encode())
+
+
+def watch(pipe: int, master: int, keep: Iterable[int], _report_fd: int) -> NoReturn:
+    """Be the guard of this master: wait for its end, then clean up.  Runs in a child.
+
+    ``keep`` are descriptors to hold until the end: the lock on the instance's name.
+    """
+    try:
+        libc.set_name("overseer-guard")
+        _let_go({0, 1, 2, pipe, *keep})
+        workers, inodes = _listen(pipe)
+        _clean_up(master, workers, inodes)
+    finally:
+        os._exit(0)
+
+
+def _let_go(kept: set[int]) -> None:
+    """Close every other descriptor: a guard that held a listener would keep its port."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with suppress(OSError):
+                os.close(int(name))
+
+
+def _listen(pipe: int) -> tuple[dict[int, int], set[int]]:
+    """Return the workers (pid to pidfd) and the listeners that there were when the pipe closed."""
+    workers: dict[int, int] = {}
+    inodes: set[int] = set()
+    rest = b""
+    while data := os.read(pipe, _LINE):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            what, number = line.split()
+            match what:
+                case b"worker":
+                    with suppress(OSError):
+                        workers[int(number)] = os.pidfd_open(int(number))
+                case b"gone":
+                    with suppress(KeyError):
+                        os.close(workers.pop(int(number)))
+                case b"listener":
+                    inodes.add(int(number))
+    return workers, inodes
+
+
+def _clean_up(master: int, workers: dict[int, int], inodes: set[int]) -> None:
+    family = dict.fromkeys(procfs.tree(workers), 0)  # now: later they are orphans of nobody
+    family = {pid: procfs.group_and_start(pid)[1] for pid in family}
+    _wait(list(workers.values()), GRACE)
+    give_up_at = time.monotonic() + _PATIENCE
+    while time.monotonic() < give_up_at:
+        left = [pid for pid in procfs.pids() if _is_ours(pid, master, family, workers, inodes)]
+        if not left:
+            return
+        for pid in procfs.tree(left):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)  # a kill takes effect when the process next runs
+
+
+def _is_ours(
+    pid: int, master: int, family: dict[int, int], groups: Iterable[int], inodes: set[int]
+) -> bool:
+    if pid in (1, os.getpid()) or procfs.is_zombie(pid):
+        return False
+    group, start = procfs.group_and_start(pid)
+    if family.get(pid) == start or group in groups:
+        return True
+    if procfs.has_variable(pid, "OVERSEER_PID", str(master)):
+        return True
+    return bool(inodes & procfs.sockets(pid).keys())
+
+
+def _wait(pidfds: list[int], seconds: float) -> None:
+    """Wait until all these processes have ended, or for so long."""
+    poll = select.poll()
+    for fd in pidfds:
+        poll.register(fd, select.POLLIN)
+    give_up_at, left = time.monotonic() + seconds, len(pidfds)
+    while left and (rest := give_up_at - time.monotonic()) > 0:
+        for fd, _ in poll.poll(rest * 1000):
+            poll.unregister(fd)
+            left -= 1

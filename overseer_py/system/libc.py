@@ -1,0 +1,45 @@
+"""The three calls that Python 3.11 has no name for: signalfd(2), and prctl(2) twice over."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterable
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+
+_SIGSET_BYTES = 128  # sizeof(sigset_t), glibc and musl
+_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # SFD_NONBLOCK and SFD_CLOEXEC are the same bits
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, argument: int) -> None:
+    """Call prctl(2) with a number; raise OSError if it fails."""
+    if _libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
+        raise _error()
+
+
+def set_name(name: str) -> None:
+    """Set the name that ps and top show for this thread (15 bytes, PR_SET_NAME)."""
+    _libc.prctl(PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0)
+
+
+def signalfd(signals: Iterable[signal.Signals | int]) -> int:
+    """Return a non-blocking, close-on-exec signalfd(2) for these signals (block them first)."""
+    mask = ctypes.create_string_buffer(_SIGSET_BYTES)
+    _libc.sigemptyset(mask)
+    for number in signals:
+        _libc.sigaddset(mask, int(number))
+    fd: int = _libc.signalfd(-1, mask, _FLAGS)
+    if fd < 0:
+        raise _error()
+    return fd
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

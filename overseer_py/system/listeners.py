@@ -1,0 +1,298 @@
+"""The sockets that the master owns: bind, adopt, listen again, close.  socket(7), ip(7), unix(7).
+
+All are close-on-exec here and live at whatever number they get; a worker's 3, 4, … are placed
+between fork and exec.  One that was shut down by a worker (shutdown(2) on a shared listener closes
+it for everybody) is listened on again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from overseer_py.address import Address, Kind
+from overseer_py.errors import ListenerError
+from overseer_py.handover import FIRST_FD, Inherited
+from overseer_py.system.identity import gid_of, uid_of
+
+_COPIED = (
+    (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
+)
+_LONGEST_PATH = 107  # unix(7): sun_path has 108 bytes, one of them the end
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """One open socket."""
+
+    name: str
+    wanted: Address
+    socket: socket.socket
+    inode: tuple[int, int] | None = None  # of the path of a unix socket that the master made
+
+    @property
+    def fd(self) -> int:
+        """The master's descriptor."""
+        return self.socket.fileno()
+
+    @property
+    def socket_inode(self) -> int:
+        """The number by which /proc and sock_diag know it."""
+        return os.fstat(self.fd).st_ino
+
+    @property
+    def stream(self) -> bool:
+        """Whether connections are accepted on it, rather than datagrams read."""
+        return self.socket.type == socket.SOCK_STREAM
+
+    @property
+    def port(self) -> int | None:
+        """The real port; None for a unix socket."""
+        return None if self.socket.family == socket.AF_UNIX else int(self.socket.getsockname()[1])
+
+    @property
+    def address(self) -> str:
+        """The real address: HOST:PORT, or the path of a unix socket."""
+        name = self.socket.getsockname()
+        if self.socket.family == socket.AF_UNIX:
+            return str(name)
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+    @property
+    def kind(self) -> str:
+        """``tcp``, ``udp`` or ``unix``."""
+        if self.socket.family == socket.AF_UNIX:
+            return "unix"
+        return "tcp" if self.stream else "udp"
+
+    def inherited(self) -> Inherited:
+        """Return what a worker is told about it."""
+        return Inherited(self.name, self.address, self.port)
+
+    def listen(self) -> None:
+        """Listen with our backlog.
+
+        Again after every start of a worker: its own listen(2) overwrites the backlog of the
+        shared socket.
+        """
+        if self.stream:
+            self.socket.listen(self.wanted.backlog)
+
+    def revive(self) -> bool:
+        """Repair it after a worker's shutdown(2); False if the workers must be replaced for it.
+
+        A TCP socket listens again for everybody.  A unix socket stays dead for those who have it:
+        a new one takes its path.
+        """
+        if self.kind == "unix" and self.inode:
+            fresh = _open_unix(self.wanted)
+            self.socket.close()
+            self.socket, self.inode = fresh.socket, fresh.inode
+            return False
+        self.listen()
+        return self.kind == "tcp"
+
+    def close(self) -> None:
+        """Close it; unlink the path of a unix socket if it is still the one we made."""
+        if self.inode:
+            path = self.wanted.path
+            with suppress(OSError):
+                if _inode(path) == self.inode:
+                    os.unlink(path)
+        self.socket.close()
+
+
+def open_listener(address: Address) -> Listener:
+    """Bind and listen; raise ListenerError with the address, the reason and the remedy."""
+    try:
+        if address.kind is Kind.UNIX:
+            return _open_unix(address)
+        return _open_inet(address)
+    except OSError as error:
+        raise ListenerError(f"listen {address}: {_why(error, address)}") from error
+
+
+def adopt(environ: Mapping[str, str], pid: int) -> list[Listener]:
+    """Take the sockets that systemd handed over (sd_listen_fds(3)); none if not meant for us.
+
+    Two sockets of one unit share one name: the second is called NAME-1.
+    """
+    if environ.get("LISTEN_PID") != str(pid) or not environ.get("LISTEN_FDS", "").isdigit():
+        return []
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    adopted: list[Listener] = []
+    for index in range(int(environ["LISTEN_FDS"])):
+        name = names[index] if index < len(names) and names[index] else f"listener-{index}"
+        twins = sum(listener.wanted.path == name for listener in adopted)
+        adopted.append(_adopt(FIRST_FD + index, f"{name}-{twins}" if twins else name, name))
+    return adopted
+
+
+def choose(address: Address, adopted: Sequence[Listener]) -> list[Listener]:
+    """Return the adopted sockets that ``fd:NAME`` or ``fd:N`` names."""
+    number = int(address.path) - FIRST_FD if address.path.isdigit() else -1
+    found = [
+        listener
+        for index, listener in enumerate(adopted)
+        if index == number or listener.wanted.path == address.path
+    ]
+    if not found:
+        have = ", ".join(listener.wanted.path for listener in adopted) or "nothing"
+        raise ListenerError(
+            f"listen {address}: no such socket was handed over (there is: {have}); "
+            "check LISTEN_FDS, LISTEN_PID and FileDescriptorName= of the socket unit"
+        )
+    return found
+
+
+def _adopt(fd: int, name: str, group: str) -> Listener:
+    address = Address(name, Kind.ADOPTED, path=group)
+    try:
+        sock = socket.socket(fileno=fd)
+        sock.set_inheritable(False)
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ListenerError(f"listen fd:{fd}: {error.strerror}; is LISTEN_FDS right?") from error
+    if sock.type == socket.SOCK_STREAM and not listening:
+        raise ListenerError(f"listen fd:{fd}: not a listening socket; set Accept=no in the unit")
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Listener(name, address, sock)
+
+
+def _open_inet(address: Address) -> Listener:
+    datagrams = address.kind is Kind.UDP
+    family, place = _resolve(address, socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM)
+    try:
+        if not datagrams:  # for UDP it would let a second master steal the address
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address.bracketed))
+        sock.bind(place)
+        if not address.port and not datagrams:
+            sock = _pin_port(sock)
+        return _finish(Listener(address.name, address, sock))
+    except OSError:
+        sock.close()
+        raise
+
+
+def _pin_port(sock: socket.socket) -> socket.socket:
+    """Return a socket that was bound to this one's port by number.
+
+    A port that the kernel chose is given back when somebody shuts the listener down; one that was
+    asked for is kept (SOCK_BINDPORT_LOCK).
+    """
+    pinned = socket.socket(sock.family, sock.type)
+    try:
+        for level, option in _COPIED:
+            with suppress(OSError):
+                pinned.setsockopt(level, option, sock.getsockopt(level, option))
+        pinned.bind(sock.getsockname())  # allowed beside the first: neither listens yet
+    except OSError:
+        pinned.close()
+        raise
+    sock.close()
+    return pinned
+
+
+def _resolve(address: Address, kind: int) -> tuple[int, tuple[object, ...]]:
+    """Return the family and the address to bind; a name means its IPv4 address if it has one."""
+    if not address.host:  # dual stack, where there is IPv6 at all
+        dual = socket.has_ipv6 and os.path.exists("/proc/net/if_inet6")
+        family = socket.AF_INET6 if dual else socket.AF_INET
+        return family, ("::" if dual else "0.0.0.0", address.port)  # noqa: S104 - asked for
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise ListenerError(f"listen {address}: {address.host}: {error.strerror}") from error
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    family, _, _, _, place = found[0]
+    return family, place
+
+
+def _open_unix(address: Address) -> Listener:
+    if len(address.path.encode()) > _LONGEST_PATH:
+        raise ListenerError(
+            f"listen {address}: the path has more than {_LONGEST_PATH} bytes; choose a shorter one"
+        )
+    uid = uid_of(address.user) if address.user else -1
+    gid = gid_of(address.group) if address.group else -1
+    _make_way(address)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _bind_unix(sock, address)
+    except OSError:
+        sock.close()
+        raise
+    listener = Listener(address.name, address, sock, _inode(address.path))
+    try:
+        if (uid, gid) != (-1, -1):
+            os.chown(address.path, uid, gid)
+        return _finish(listener)
+    except OSError:
+        listener.close()
+        raise
+
+
+def _bind_unix(sock: socket.socket, address: Address) -> None:
+    """Bind with the mode asked for, and never with a more open one, not even for a moment."""
+    if address.mode is None:
+        sock.bind(address.path)
+        return
+    before = os.umask(0o777 & ~address.mode)
+    try:
+        sock.bind(address.path)
+    finally:
+        os.umask(before)
+    os.chmod(address.path, address.mode)
+
+
+def _make_way(address: Address) -> None:
+    """Remove a socket that nobody listens on; refuse a live one, and a file that is no socket."""
+    path = address.path
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenerError(f"listen {address}: a file is there that is no socket; remove it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        refused = probe.connect_ex(path)
+    if refused == errno.ENOENT:
+        return
+    if refused != errno.ECONNREFUSED:
+        raise ListenerError(f"listen {address}: somebody listens there; stop that program first")
+    os.unlink(path)
+
+
+def _finish(listener: Listener) -> Listener:
+    listener.socket.setblocking(not listener.wanted.nonblock)
+    listener.listen()
+    return listener
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def _why(error: OSError, address: Address) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "address already in use; stop whoever has it, or choose another"
+        case errno.EACCES if address.kind is not Kind.UNIX and 0 < address.port < 1024:  # noqa: PLR2004
+            return "permission denied; a low port needs root or CAP_NET_BIND_SERVICE"
+        case errno.EADDRNOTAVAIL:
+            return "no such address on this machine"
+    return error.strerror or str(error)

@@ -1,0 +1,101 @@
+"""sd_notify(3), both directions: what workers tell the master, what the master tells systemd.
+
+Workers get an abstract address of the master's own and never see systemd's.  Who sent a message is
+what the kernel says (SCM_CREDENTIALS, unix(7)), not what the message says.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_UCRED = struct.Struct("=iII")  # pid, uid, gid
+_LONGEST = 4096
+_AT_ONCE = 64  # messages read in one turn of the loop
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One datagram of a worker: its sender, and its assignments."""
+
+    pid: int
+    fields: Mapping[str, str]
+
+
+class Inbox:
+    """Where workers say READY=1."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind("")  # autobind: an abstract name that nobody else has
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.address = "@" + self._socket.getsockname()[1:].decode()
+        self.fd = self._socket.fileno()
+
+    def read(self) -> list[Message]:
+        """Return the messages that have come; at most a few dozen, the rest stays readable."""
+        messages: list[Message] = []
+        for _ in range(_AT_ONCE):
+            try:  # no room for descriptors: the kernel closes what sd_notify_barrier(3) sends
+                data, ancillary, *_ = self._socket.recvmsg(_LONGEST, socket.CMSG_SPACE(_UCRED.size))
+            except BlockingIOError:
+                break
+            pid = next((_UCRED.unpack(value)[0] for *_, value in ancillary), 0)
+            messages.append(Message(pid, parse(data)))
+        return messages
+
+    def close(self) -> None:
+        """Close the socket; its name goes with it."""
+        self._socket.close()
+
+
+def parse(data: bytes) -> dict[str, str]:
+    """Return the assignments of a datagram; lines that are none are left out."""
+    lines = data.decode(errors="replace").split("\n")
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def microseconds(text: str) -> float | None:
+    """Return seconds from a number of microseconds; None if it is no number."""
+    return int(text) / 1e6 if text.isdigit() and len(text) < 16 else None  # noqa: PLR2004
+
+
+class ServiceManager:
+    """systemd, or whoever set NOTIFY_SOCKET; telling it never blocks and never fails."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.watchdog = _watchdog(environ) if address else None
+
+    def tell(self, **fields: str | int) -> bool:
+        """Send assignments, as in ``tell(READY=1)``; False if nobody heard."""
+        if not self._address:
+            return False
+        message = "\n".join(f"{name}={value}" for name, value in fields.items())
+        try:
+            self._socket.sendto(message.encode(), self._address)
+        except OSError:
+            return False
+        return True
+
+    def tell_reloading(self) -> None:
+        """Say RELOADING=1 with the time that systemd demands with it (253 and later)."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self.tell(RELOADING=1, MONOTONIC_USEC=now)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def _watchdog(environ: Mapping[str, str]) -> float | None:
+    """Return the seconds within which systemd wants a WATCHDOG=1 (sd_watchdog_enabled(3))."""
+    interval = microseconds(environ.get("WATCHDOG_USEC", ""))
+    meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return interval if interval and meant else None

@@ -1,0 +1,111 @@
+"""A descriptor that others read, slowly or not at all: writing to it never blocks.
+
+O_NONBLOCK belongs to the open file, which is shared with whoever started us and with the workers,
+so it is never set.  A socket is written with MSG_DONTWAIT; a pipe or a terminal is opened once
+more through /proc, which gives an open file of our own; a file cannot block.  Where none of that
+is allowed, a write of up to PIPE_BUF bytes after poll(2) has said that there is room does not block
+either (pipe(7)), unless somebody else fills the pipe at that very moment.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+from collections import deque
+from contextlib import suppress
+
+from overseer_py.system.loop import OUT, Loop
+
+_BACKLOG = 1 << 20  # bytes kept for a reader that is slow; what does not fit is dropped, counted
+_MOST = 1 << 16  # bytes a write
+_SURE = select.PIPE_BUF
+
+
+class Outlet:
+    """Bytes on their way to a descriptor, whole chunks or none."""
+
+    def __init__(self, fd: int, loop: Loop) -> None:
+        self.dropped = 0  # chunks, since the last one that got through
+        self._loop = loop
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        self._shared = fd
+        self._socket: socket.socket | None = None
+        self._own_fd = -1
+        self._regular = False
+        self._open(fd)
+
+    def _open(self, fd: int) -> None:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(fd))
+        elif stat.S_ISREG(mode):
+            self._regular = True
+        else:
+            with suppress(OSError):  # somebody else's pipe, a terminal after su: poll instead
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+                self._own_fd = os.open(f"/proc/self/fd/{fd}", flags)
+
+    def write(self, data: bytes) -> None:
+        """Write now, later, or not at all if the reader is stuck or gone."""
+        if self._waiting and self._size + len(data) > _BACKLOG:
+            self.dropped += 1
+            return
+        self._waiting.append(data)
+        self._size += len(data)
+        if len(self._waiting) == 1:
+            self._flush()
+
+    def flush(self) -> None:
+        """Write what can be written without waiting (the last thing before the master ends)."""
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write until done or stuck; wait for room only while there is something to write."""
+        while self._waiting:
+            data = self._waiting[0]
+            try:
+                written = self._write_some(data)
+            except BlockingIOError:
+                self._await_room(needed=True)
+                return
+            except OSError:  # EPIPE, EIO, ENOSPC: nobody will ever read this
+                self.dropped += len(self._waiting)
+                self._waiting.clear()
+                self._size = 0
+                break
+            self._size -= written
+            self._waiting.popleft()
+            if written < len(data):
+                self._waiting.appendleft(data[written:])
+        self._await_room(needed=False)
+
+    def _write_some(self, data: bytes) -> int:
+        if self._socket:
+            return self._socket.send(data[:_MOST], socket.MSG_DONTWAIT)
+        if self._own_fd >= 0:
+            return os.write(self._own_fd, data[:_MOST])
+        if self._regular:
+            return os.write(self._shared, data)
+        poll = select.poll()
+        poll.register(self._shared, select.POLLOUT)
+        if not poll.poll(0):
+            raise BlockingIOError
+        return os.write(self._shared, data[:_SURE])
+
+    def _await_room(self, *, needed: bool) -> None:
+        fd = self._socket.fileno() if self._socket else max(self._own_fd, -1)
+        fd = fd if fd >= 0 else self._shared
+        self._loop.forget(fd)
+        if needed:
+            self._loop.watch(fd, OUT, lambda _: self._flush())
+
+    def close(self) -> None:
+        """Close what is our own."""
+        self._await_room(needed=False)
+        if self._socket:
+            self._socket.close()
+        if self._own_fd >= 0:
+            os.close(self._own_fd)

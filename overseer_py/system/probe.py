@@ -1,0 +1,114 @@
+"""An HTTP request that this very worker answers.  Runs in a child of the master: it may block.
+
+The real address is asked, where old workers may accept, too.  Who has accepted a connection is what
+the kernel says (sockdiag.py); only on one of this worker's a request is sent, the others are closed
+unused at once, so that a server which takes one connection at a time is not held up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from overseer_py.system import procfs, sockdiag
+from overseer_py.system.launch import die_with, reset_signals
+
+ROUND = 2.0  # seconds that one child tries
+_ANSWER = 3.0  # seconds that an accepted request may take
+_PAUSE = 0.002  # between two looks at who has accepted
+_LOOK = 0.25  # seconds for somebody to accept
+_MOST_AT_ONCE = 4
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to connect, not to bind
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked, and who must answer."""
+
+    family: int
+    place: str | tuple[str, int]  # as getsockname(2) of the listener says
+    path: str
+    worker: int  # pid; its descendants count
+
+    @classmethod
+    def of(cls, listener: socket.socket, path: str, worker: int) -> Target:
+        """Return the target for a listener of the master."""
+        name = listener.getsockname()
+        if listener.family == socket.AF_UNIX:
+            return cls(listener.family, name, path, worker)
+        return cls(listener.family, (_LOOPBACK.get(name[0], name[0]), name[1]), path, worker)
+
+
+def run(target: Target, master: int, report_fd: int) -> NoReturn:
+    """Exit with 0 if the worker answered 2xx, else with 1 and the reason on ``report_fd``."""
+    status = 1
+    try:
+        die_with(master, signal.SIGKILL)
+        reset_signals()
+        reason = ask(target, time.monotonic() + ROUND)
+        os.write(report_fd, reason.encode())
+        status = 1 if reason else 0
+    except OSError as error:
+        os.write(report_fd, f"no answer: {error.strerror or error}".encode())
+    finally:
+        os._exit(status)
+
+
+def ask(target: Target, give_up_at: float) -> str:
+    """Return why the worker is not ready; empty if it answered 2xx."""
+    attempt = 0
+    while time.monotonic() < give_up_at:
+        connections = [_connect(target) for _ in range(1 + attempt % _MOST_AT_ONCE)]
+        try:
+            if mine := _accepted_by(target.worker, connections):
+                return _request(mine, target)
+        finally:
+            for connection in connections:
+                connection.close()
+        attempt += 1
+        time.sleep(_PAUSE)
+    return "another worker accepted every connection, or none did"
+
+
+def _connect(target: Target) -> socket.socket:
+    connection = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    connection.settimeout(ROUND)
+    connection.connect(target.place)
+    return connection
+
+
+def _accepted_by(worker: int, connections: Sequence[socket.socket]) -> socket.socket | None:
+    """Wait until somebody has accepted each; return one that this worker has, if any."""
+    waiting = list(connections)
+    give_up_at = time.monotonic() + _LOOK
+    while waiting and time.monotonic() < give_up_at:
+        held = {inode for pid in procfs.tree([worker]) for inode in procfs.sockets(pid)}
+        for connection in list(waiting):
+            inode = sockdiag.server_inode(connection)
+            if inode in held:
+                return connection
+            if inode and inode not in held:
+                waiting.remove(connection)
+                connection.close()
+        time.sleep(_PAUSE)
+    return None
+
+
+def _request(connection: socket.socket, target: Target) -> str:
+    host = "localhost" if isinstance(target.place, str) else target.place[0]
+    connection.settimeout(_ANSWER)
+    lines = f"GET {target.path} HTTP/1.1", f"Host: {host}", "User-Agent: overseer"
+    connection.sendall("\r\n".join((*lines, "Connection: close", "", "")).encode())
+    answer = b""
+    while len(answer) < len(b"HTTP/1.1 200") and (data := connection.recv(64)):
+        answer += data
+    version, _, rest = answer.partition(b" ")
+    if version.startswith(b"HTTP/") and rest[:1] == b"2":
+        return ""
+    said = answer[:12].decode(errors="replace") or "nothing"
+    return f"GET {target.path} was answered with {said!r}"

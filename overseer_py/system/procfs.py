@@ -1,0 +1,88 @@
+"""Who is whose child, and who holds which file.  proc(5).
+
+A process may end between two looks: whatever is not there any more is simply left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of the direct children (CONFIG_PROC_CHILDREN)."""
+    found: list[int] = []
+    for task in entries(f"/proc/{pid}/task"):
+        found += [int(word) for word in read(f"/proc/{pid}/task/{task}/children").split()]
+    return found
+
+
+def tree(roots: Iterable[int]) -> list[int]:
+    """Return the roots and all their descendants, parents first."""
+    found: dict[int, None] = {}
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop(0)
+        if pid not in found:
+            found[pid] = None
+            waiting += children(pid)
+    return list(found)
+
+
+def pids() -> Iterator[int]:
+    """Yield every process that this one may see."""
+    return (int(name) for name in entries("/proc") if name.isdigit())
+
+
+def group_and_start(pid: int) -> tuple[int, int]:
+    """Return the process group and the start time (clock ticks since boot); (0, 0) if gone."""
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return (int(fields[2]), int(fields[19])) if len(fields) > 19 else (0, 0)  # noqa: PLR2004
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether the process has ended (or is gone)."""
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return not fields or fields[0] in (b"Z", b"X")
+
+
+def has_variable(pid: int, name: str, value: str) -> bool:
+    """Whether the process was started with this variable in its environment."""
+    return f"{name}={value}".encode() in read(f"/proc/{pid}/environ").split(b"\0")
+
+
+def sockets(pid: int) -> dict[int, list[int]]:
+    """Return the inodes of the sockets that a process has open, each with its descriptors."""
+    found: dict[int, list[int]] = {}
+    for name in entries(f"/proc/{pid}/fd"):
+        if match := _SOCKET.fullmatch(link(f"/proc/{pid}/fd/{name}")):
+            found.setdefault(int(match[1]), []).append(int(name))
+    return found
+
+
+def link(path: str) -> str:
+    """Return where a link of /proc points; empty if it is gone or not ours to see."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def read(path: str) -> bytes:
+    """Return the content of a file of /proc; empty if it is gone or not ours to see."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall() or b""
+    except OSError:
+        return b""
+
+
+def entries(path: str) -> list[str]:
+    """Return the names in a directory of /proc; none if it is gone or not ours to see."""
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []

@@ -1,0 +1,102 @@
+"""Who waits for connections on which socket.
+
+No cooperation is needed: the kernel shows which sockets an epoll set watches (fdinfo of the
+epoll descriptor, proc(5)), and the system call that a thread is blocked in with its arguments
+(/proc/PID/task/TID/syscall): accept, poll or select on the socket.  One look at one process
+costs about 0.3 ms.  Not to be seen: io_uring.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import struct
+from collections.abc import Iterable
+
+from overseer_py.system import procfs
+
+_TFD = re.compile(rb"^tfd:\s*\d+ events:\s*([0-9a-f]+).*? ino:([0-9a-f]+)", re.MULTILINE)
+_EPOLLIN = 0x1
+_POLLFD = struct.Struct("=ihh")
+_MOST_POLLED = 4096
+
+# System calls that wait, by their number: the first argument is the socket, an array of pollfd,
+# or the highest descriptor of a set.
+_CALLS = {
+    "x86_64": {43: "accept", 288: "accept", 45: "accept", 47: "accept", 299: "accept"}
+    | {0: "accept", 7: "poll", 271: "poll", 23: "select", 270: "select"},
+    "aarch64": {202: "accept", 242: "accept", 207: "accept", 212: "accept", 243: "accept"}
+    | {63: "accept", 73: "poll", 72: "select"},
+}.get(platform.machine(), {})
+
+
+def waiting(pids: Iterable[int], inodes: set[int]) -> set[int]:
+    """Return which of these sockets (by inode) some of these processes wait on."""
+    found: set[int] = set()
+    for pid in pids:
+        if found >= inodes:
+            break
+        found |= _watched(pid) & inodes
+        if not found >= inodes and (open_here := _descriptors(pid, inodes)):
+            found |= {open_here[fd] for fd in _blocked_on(pid) if fd in open_here}
+    return found
+
+
+def _watched(pid: int) -> set[int]:
+    """Return the inodes that the epoll sets of a process watch for input."""
+    found: set[int] = set()
+    for name in procfs.entries(f"/proc/{pid}/fd"):
+        if procfs.link(f"/proc/{pid}/fd/{name}") == "anon_inode:[eventpoll]":
+            info = procfs.read(f"/proc/{pid}/fdinfo/{name}")
+            found |= {
+                int(inode, 16) for events, inode in _TFD.findall(info) if int(events, 16) & _EPOLLIN
+            }
+    return found
+
+
+def _descriptors(pid: int, inodes: set[int]) -> dict[int, int]:
+    """Return the descriptors under which a process has these sockets open, with their inodes."""
+    sockets = procfs.sockets(pid)
+    return {fd: inode for inode in inodes & sockets.keys() for fd in sockets[inode]}
+
+
+def _blocked_on(pid: int) -> set[int]:
+    """Return the descriptors that the threads of a process are blocked on."""
+    found: set[int] = set()
+    for task in procfs.entries(f"/proc/{pid}/task"):
+        words = procfs.read(f"/proc/{pid}/task/{task}/syscall").split()
+        if len(words) < 7 or not words[0].isdigit():  # noqa: PLR2004 - "running" has no arguments
+            continue
+        first, second = int(words[1], 16), int(words[2], 16)
+        match _CALLS.get(int(words[0])):
+            case "accept":
+                found.add(first)
+            case "poll":
+                found |= _polled(_memory(pid, first, min(second, _MOST_POLLED) * _POLLFD.size))
+            case "select":
+                found |= _selected(_memory(pid, second, min(first, _MOST_POLLED) // 8 + 8))
+    return found
+
+
+def _polled(data: bytes) -> set[int]:
+    whole = data[: len(data) // _POLLFD.size * _POLLFD.size]
+    return {fd for fd, events, _ in _POLLFD.iter_unpack(whole) if events & _EPOLLIN}
+
+
+def _selected(data: bytes) -> set[int]:
+    return {8 * i + bit for i, byte in enumerate(data) for bit in range(8) if byte >> bit & 1}
+
+
+def _memory(pid: int, address: int, size: int) -> bytes:
+    """Read the memory of a process; a descendant may be read, ptrace_scope 1 included."""
+    try:
+        fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.pread(fd, size, address)
+    except (OSError, OverflowError):
+        return b""
+    finally:
+        os.close(fd)

@@ -1,0 +1,131 @@
+"""A program that cannot run twice: the old go first, then come the new."""
+
+from __future__ import annotations
+
+from tests.core.transcript import serving
+
+
+def test_exclusive_waits_until_the_old_are_gone() -> None:
+    """No process of the new generation while one of the old is left."""
+    serving("workers=2 surge=exclusive").tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=2
+                 drain 1/0#1
+                 drain 1/1#2
+        6      exited 1/0#1 0
+                 worker-exited 1/0#1 how="exited 0" status=0 expected=yes
+        7      exited 1/1#2 0
+                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+                 spawn 2/0#1
+                 spawn 2/1#2
+        8      ready 2/0#1
+        8      ready 2/1#2
+                 rollout-committed 2 reason=deploy took=3
+                 generation-gone 1
+        """
+    )
+
+
+def test_exclusive_waits_for_a_killed_worker_too() -> None:
+    """A kill is only an order; the process is gone when its exit is known."""
+    serving("surge=exclusive drain_timeout=30").tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=1
+                 drain 1/0#1
+        35     time passes
+                 drain-timed-out 1/0#1
+                 kill 1/0#1
+        36     exited 1/0#1 137
+                 worker-exited 1/0#1 how="exited 137" status=137 expected=yes
+                 spawn 2/0#1
+        """
+    )
+
+
+def test_exclusive_failure_brings_the_old_back() -> None:
+    """The old generation is started again once the failed one is gone entirely."""
+    serving("workers=2 surge=exclusive").tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=2
+                 drain 1/0#1
+                 drain 1/1#2
+        6      exited 1/0#1 0
+                 worker-exited 1/0#1 how="exited 0" status=0 expected=yes
+        6      exited 1/1#2 0
+                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+                 spawn 2/0#1
+                 spawn 2/1#2
+        7      exited 2/0#1 1
+                 worker-exited 2/0#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/0#1 reason="worker 2/0#1 exited 1 before it was ready"
+                 drain 2/1#2
+        8      exited 2/1#2 0
+                 worker-exited 2/1#2 how="exited 0" status=0 expected=yes
+                 spawn 1/0#3
+                 spawn 1/1#4
+                 generation-gone 2
+        9      ready 1/0#3
+        """
+    )
+
+
+def test_exclusive_failure_with_another_rollout_pending() -> None:
+    """The next candidate takes over; the old generation need not come back in between."""
+    serving("surge=exclusive").tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=1
+                 drain 1/0#1
+        5.5    rollout fixed
+                 rollout-queued reason=fixed
+        6      exited 1/0#1 0
+                 worker-exited 1/0#1 how="exited 0" status=0 expected=yes
+                 spawn 2/0#1
+        7      exited 2/0#1 1
+                 worker-exited 2/0#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/0#1 reason="worker 2/0#1 exited 1 before it was ready"
+                 rollout-started 3 reason=fixed workers=1
+                 spawn 3/0#1
+                 generation-gone 2
+        8      ready 3/0#1
+                 rollout-committed 3 reason=fixed took=1
+                 generation-gone 1
+        """
+    )
+
+
+def test_exclusive_rollout_of_a_service_in_backoff_starts_at_once() -> None:
+    """A slot that only waits has no process to wait for."""
+    serving("surge=exclusive backoff=4").tells(
+        """
+        5      exited 1/0#1 1
+                 worker-exited 1/0#1 how="exited 1" status=1 expected=no
+                 spawn 1/0#2
+        6      exited 1/0#2 1
+                 worker-exited 1/0#2 how="exited 1" status=1 expected=no
+                 worker-backoff 1/0#2 delay=4 crashes=2
+        7      rollout fixed
+                 rollout-started 2 reason=fixed workers=1
+                 spawn 2/0#1
+        8      ready 2/0#1
+                 rollout-committed 2 reason=fixed took=1
+                 generation-gone 1
+        """
+    )
+
+
+def test_exclusive_is_obeyed_when_the_new_configuration_asks_for_it() -> None:
+    """The candidate's own policy decides, also when the current one could overlap."""
+    serving().tells(
+        """
+        5      rollout reload surge=exclusive
+                 rollout-started 2 reason=reload workers=1
+                 drain 1/0#1
+        6      exited 1/0#1 0
+                 worker-exited 1/0#1 how="exited 0" status=0 expected=yes
+                 spawn 2/0#1
+        """
+    )

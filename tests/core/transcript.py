@@ -1,0 +1,159 @@
+"""Stories: a text that drives a fleet, with the fleet's answers written into it.
+
+A line that begins with a time is an event; the indented lines below it are what the fleet
+does about it, every action in its order::
+
+    5   rollout deploy
+            rollout-started 2 reason=deploy workers=1
+            spawn 2/0#1
+
+Two reports are left out, because the line beside them says the same: ``worker-ready`` and
+``worker-draining``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from overseer_py.core.fleet import Fleet
+from overseer_py.core.messages import (
+    Action,
+    BecameReady,
+    Drain,
+    Event,
+    Exited,
+    Extended,
+    Kill,
+    Quit,
+    Report,
+    RolloutRequested,
+    ScaleRequested,
+    Spawn,
+    StopRequested,
+    TimePassed,
+    WorkerId,
+)
+from overseer_py.core.policy import OnExit, Policy
+
+ECHOES = {"worker-ready", "worker-draining"}
+SURGES = {"all": None, "exclusive": 0}
+
+
+class Story:
+    """One fleet and what happens to it."""
+
+    def __init__(self, draw: float = 0.5) -> None:
+        """``draw`` is every random number of the story; 0.5 makes no jitter at all."""
+        self.fleet = Fleet(lambda: draw)
+
+    def tells(self, text: str) -> None:
+        """Send the events of the text to the fleet; its answers must be those of the text."""
+        told = [line.split(maxsplit=1) for line in text.strip().splitlines()]
+        events = [(words[0], words[1]) for words in told if words[0][0].isdigit()]
+        assert self.answers(events) == _aligned(text)
+
+    def answers(self, events: list[tuple[str, str]]) -> str:
+        """Send the events to the fleet and return the transcript."""
+        lines: list[str] = []
+        for at, what in events:
+            lines.append(f"{at:<8}{what}")
+            lines += [f"{'':12}{line}" for line in self.happens(float(at), what)]
+        return "\n".join(lines)
+
+    def happens(self, at: float, what: str) -> list[str]:
+        """Send one event to the fleet; return its answer, an action a line."""
+        actions = self.fleet.handle(read(what), at)
+        return [write(action) for action in actions if not _echoes(action)]
+
+
+def serving(options: str = "", draw: float = 0.5) -> Story:
+    """Return the story of a service that was started at 0 and is ready since then."""
+    story = Story(draw)
+    story.happens(0.0, f"rollout start {options}")
+    current = story.fleet.roster.current
+    assert current
+    for worker in list(current.workers.values()):
+        story.happens(0.0, f"ready {worker.id}")
+    assert story.fleet.ever_ready
+    return story
+
+
+def read(what: str) -> Event:
+    """Return the event that these words mean."""
+    match what.split():
+        case ["rollout", reason, *options]:
+            return _rollout(reason, options)
+        case ["scale", "to", size]:
+            return ScaleRequested(int(size))
+        case ["stop"]:
+            return StopRequested()
+        case ["stop", "now"]:
+            return StopRequested(drain=False)
+        case ["ready", worker]:
+            return BecameReady(_worker(worker))
+        case ["extended", worker, "by", seconds]:
+            return Extended(_worker(worker), float(seconds))
+        case ["exited", worker, status]:
+            return Exited(_worker(worker), f"exited {status}", int(status))
+        case ["time", "passes"]:
+            return TimePassed()
+    message = f"no event: {what}"
+    raise ValueError(message)
+
+
+def write(action: Action) -> str:
+    """Return the action in words."""
+    match action:
+        case Report(name, generation, worker, facts):
+            about = str(worker or generation or "")
+            words = [name, about, *(f"{key}={_fact(value)}" for key, value in facts.items())]
+            return " ".join(word for word in words if word)
+        case Spawn(worker) | Drain(worker) | Kill(worker):
+            return f"{type(action).__name__.lower()} {worker}"
+        case Quit(status):
+            return f"quit {status}"
+
+
+def _rollout(reason: str, options: list[str]) -> RolloutRequested:
+    given = dict(option.split("=") for option in options)
+    size = given.pop("workers", None)
+    policy = Policy(**{key: _setting(key, value) for key, value in given.items()})  # type: ignore[arg-type]
+    return RolloutRequested(reason, policy if given else None, int(size) if size else None)
+
+
+def _setting(key: str, value: str) -> float | OnExit | None:
+    if key == "surge":
+        return SURGES[value] if value in SURGES else int(value)
+    if key == "on_exit":
+        return OnExit(value)
+    return int(value) if key == "max_crashes" else float(value)
+
+
+def _worker(text: str) -> WorkerId:
+    generation, slot, launch = re.split("[/#]", text)
+    return WorkerId(int(generation), int(slot), int(launch))
+
+
+def _fact(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case str() if " " in value:
+            return f'"{value}"'
+    return str(value)
+
+
+def _echoes(action: Action) -> bool:
+    return isinstance(action, Report) and action.name in ECHOES
+
+
+def _aligned(text: str) -> str:
+    """Return the text as ``answers`` would align it; how a test indents it is its own affair."""
+    lines = []
+    for line in text.strip().splitlines():
+        first, _, rest = line.strip().partition(" ")
+        event = first[0].isdigit()
+        lines.append(f"{first:<8}{rest.strip()}" if event else f"{'':12}{line.strip()}")
+    return "\n".join(lines)
