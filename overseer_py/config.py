@@ -127,6 +127,8 @@ def _flag(raw: object) -> bool:
 def _text(raw: object) -> str:
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
         raise ValueError(f"{raw!r} is not a text or a number")
+    if "\0" in str(raw):
+        raise ValueError(f"{raw!r} holds a zero byte")
     return str(raw)
 
 
@@ -159,13 +161,7 @@ def _check(settings: Settings) -> Settings:
         )
     if settings.capture and settings.no_relay:
         raise ConfigError("capture and no_relay: stderr is either read or handed over; drop one")
-    if settings.name:
-        return settings
-    name = stem(settings.command)
-    try:
-        return replace(settings, name=str(OPTIONS["name"].parse(name)))
-    except ValueError as error:
-        raise ConfigError(f"command: {error}; give one with --name") from error
+    return settings if settings.name else replace(settings, name=stem(settings.command))
 
 
 def _addresses(settings: Settings) -> tuple[Address, ...]:

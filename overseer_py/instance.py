@@ -75,7 +75,7 @@ def _lock(path: Path, name: str) -> Claim:
                 return _signed(Claim(path, fd))
         except BlockingIOError:
             pid, start = _owner(fd)
-            if pid and procfs.group_and_start(pid)[1] == start:
+            if pid and procfs.group_and_start(pid)[1] == start and not procfs.is_zombie(pid):
                 os.close(fd)
                 raise NameTakenError(
                     f"overseer {name!r} runs already with pid {pid}; stop it, or choose another --name"
@@ -124,7 +124,11 @@ def write_pid_file(path: str) -> None:
     try:
         with open(beside, "x", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
-        os.replace(beside, path)
+        try:
+            os.replace(beside, path)
+        except OSError:
+            os.unlink(beside)
+            raise
     except OSError as error:
         raise ConfigError(f"pid_file: {path}: {error.strerror}") from error
 

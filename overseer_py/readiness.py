@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -84,13 +84,16 @@ class NotifyOrDelay(Delay):
 
 
 class Accept(Rule):
-    """The kernel shows the worker, or a descendant, waiting on each of these listeners."""
+    """The kernel shows the worker, or a descendant, waiting on each of these listeners.
+
+    Or holding a connection that it has accepted there: a busy server may never wait.
+    """
 
     _FIRST, _GROWTH, _LONGEST = 0.01, 1.25, 0.1  # seconds between looks; a look costs 0.3 ms
 
-    def __init__(self, on_ready: Callable[[], None], inodes: Iterable[int]) -> None:
+    def __init__(self, on_ready: Callable[[], None], listeners: Sequence[Listener]) -> None:
         super().__init__(on_ready)
-        self._inodes = set(inodes)
+        self._listeners = {listener.socket_inode: listener for listener in listeners}
         self._pid = 0
         self._pause = self._FIRST
 
@@ -103,7 +106,10 @@ class Accept(Rule):
         """Look at the worker's whole tree: gunicorn's listeners are polled by its children."""
         self._pause = min(self._pause * self._GROWTH, self._LONGEST)
         self.next_look = now + self._pause
-        if traffic.waiting(procfs.tree([self._pid]), self._inodes) >= self._inodes:
+        pids = procfs.tree([self._pid])
+        waited_on = traffic.waiting(pids, set(self._listeners))
+        others = [o for inode, o in self._listeners.items() if inode not in waited_on]
+        if all(o.stream and traffic.serving(pids, o.socket) for o in others):
             self.on_ready()
 
 
@@ -244,10 +250,9 @@ def rule_for(rule: ReadyRule, on_ready: Callable[[], None], around: Surroundings
         case "auto":
             if not around.listeners:
                 return NotifyOrDelay(on_ready, ALIVE_LONG_ENOUGH)
-            return Accept(on_ready, (listener.socket_inode for listener in around.listeners))
+            return Accept(on_ready, around.listeners)
         case "accept":
-            chosen = named(around.listeners, rule.argument)
-            return Accept(on_ready, (listener.socket_inode for listener in chosen))
+            return Accept(on_ready, named(around.listeners, rule.argument))
         case "notify":
             return Notify(on_ready)
         case "fd":

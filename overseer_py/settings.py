@@ -5,6 +5,8 @@ The command line, the environment and the file are all made from these fields (c
 
 from __future__ import annotations
 
+import re
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ INTERPRETERS = (
     "deno",
     "bun",
 )
+SCRIPTS = (".py", ".pyz", ".js", ".mjs", ".cjs", ".ts", ".rb", ".pl", ".php", ".sh")
 DIALECTS = ("systemd",)
 
 
@@ -197,9 +200,18 @@ def stem(command: tuple[str, ...]) -> str:
     program, *rest = command
     name = PurePath(program).name
     if name.rstrip("0123456789.") in INTERPRETERS:
-        for index, word in enumerate(rest):
-            if word == "-m" and index + 1 < len(rest):
-                return rest[index + 1]
-            if not word.startswith("-"):
-                return PurePath(word).stem
-    return PurePath(name).stem if name.endswith((".py", ".js", ".rb", ".sh")) else name
+        name = _script(rest) or name
+    name = PurePath(name).stem if name.endswith(SCRIPTS) else name
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:64] or "app"
+
+
+def _script(words: list[str]) -> str:
+    """Return the script or module that an interpreter is given; empty for code on the spot."""
+    for index, word in enumerate(words):
+        if word == "-m":
+            return "".join(words[index + 1 : index + 2])
+        if word in ("-c", "-e", "--eval"):
+            return ""
+        if not word.startswith("-"):
+            return PurePath(word).name
+    return ""

@@ -74,7 +74,7 @@ class Sockets:
         """Repair a listener that was shut down; False if the workers must be replaced for it."""
         self._loop.forget(listener.fd)
         repaired = listener.revive()
-        if listener.kind != "udp":  # nothing repairs that one, and it would report for ever
+        if repaired or listener.inode:  # nothing repairs the others, and they would report for ever
             self._watch(listener)
         return repaired
 
@@ -110,6 +110,8 @@ class Sockets:
         return replace(listener, name=address.name, wanted=wanted, socket=listener.socket.dup())
 
     def _close(self, listener: Listener) -> None:
+        if listener in self._adopted:  # nobody could open it anew, should it be wanted again
+            return
         if any(_place(o.wanted) == _place(listener.wanted) for o in self._open):
             listener.inode = None  # somebody else's path now
         listener.close()

@@ -143,9 +143,10 @@ class Master:
     def restart(self) -> Fact:
         """Ask for a rollout; wait until it is committed and the old generation is gone."""
         after = self.now()
+        before = [f["generation"] for f in self.all("rollout-committed")] or [1]
         self.send(signal.SIGUSR2)
         committed = self.saw("rollout-committed", after=after)
-        self.saw("generation-gone", after=after, generation=committed["generation"] - 1)
+        self.saw("generation-gone", after=after, generation=before[-1])
         return committed
 
     def workers(self) -> list[int]:

@@ -9,15 +9,17 @@ import pwd
 from overseer_py.errors import ConfigError
 from overseer_py.system.launch import Identity
 
+_NOBODY_EVER = 2**32 - 1  # (uid_t) -1 means "leave it as it is" to chown(2) and setresuid(2)
+
 
 def uid_of(user: str) -> int:
     """Return the number of a user given by name or number."""
-    return int(user) if user.isdigit() else _account(user).pw_uid
+    return int(user) if _is_number(user) else _account(user).pw_uid
 
 
 def gid_of(group: str) -> int:
     """Return the number of a group given by name or number."""
-    if group.isdigit():
+    if _is_number(group):
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid
@@ -49,6 +51,11 @@ def home_of(user: str) -> dict[str, str]:
     return {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
 
 
+def _is_number(text: str) -> bool:
+    """Whether this is written as a number, and one that a user or a group may have."""
+    return text.isdecimal() and len(text) <= 10 and int(text) < _NOBODY_EVER  # noqa: PLR2004
+
+
 def _account(user: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(user)
@@ -58,7 +65,7 @@ def _account(user: str) -> pwd.struct_passwd:
 
 def _account_of(user: str) -> pwd.struct_passwd | None:
     """Return the account; None for a number that has none."""
-    if not user.isdigit():
+    if not _is_number(user):
         return _account(user)
     try:
         return pwd.getpwuid(int(user))

@@ -1,4 +1,4 @@
-"""The three calls that Python 3.11 has no name for: signalfd(2), and prctl(2) twice over."""
+"""The calls that Python 3.11 has no name for: signalfd(2), pidfd_getfd(2), prctl(2) twice over."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
+_PIDFD_GETFD = 438  # the same number on every architecture; Linux 5.6
 _SIGSET_BYTES = 128  # sizeof(sigset_t), glibc and musl
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # SFD_NONBLOCK and SFD_CLOEXEC are the same bits
 
@@ -38,6 +39,14 @@ def signalfd(signals: Iterable[signal.Signals | int]) -> int:
     if fd < 0:
         raise _error()
     return fd
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """Return a close-on-exec duplicate of a descriptor of another process; raise OSError."""
+    duplicate: int = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+    if duplicate < 0:
+        raise _error()
+    return duplicate
 
 
 def _error() -> OSError:

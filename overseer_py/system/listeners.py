@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from overseer_py.address import Address, Kind
-from overseer_py.errors import ListenerError
+from overseer_py.errors import ConfigError, ListenerError
 from overseer_py.handover import FIRST_FD, Inherited
 from overseer_py.system.identity import gid_of, uid_of
 
@@ -117,6 +117,8 @@ def open_listener(address: Address) -> Listener:
         return _open_inet(address)
     except OSError as error:
         raise ListenerError(f"listen {address}: {_why(error, address)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"listen {address}: {error}") from error
 
 
 def adopt(environ: Mapping[str, str], pid: int) -> list[Listener]:
@@ -215,13 +217,15 @@ def _resolve(address: Address, kind: int) -> tuple[int, tuple[object, ...]]:
         found = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise ListenerError(f"listen {address}: {address.host}: {error.strerror}") from error
+    except UnicodeError:  # an empty label, or one of more than 63 letters
+        raise ListenerError(f"listen {address}: {address.host}: not a host's name") from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     family, _, _, _, place = found[0]
     return family, place
 
 
 def _open_unix(address: Address) -> Listener:
-    if len(address.path.encode()) > _LONGEST_PATH:
+    if len(os.fsencode(address.path)) > _LONGEST_PATH:
         raise ListenerError(
             f"listen {address}: the path has more than {_LONGEST_PATH} bytes; choose a shorter one"
         )

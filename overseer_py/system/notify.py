@@ -61,7 +61,7 @@ def parse(data: bytes) -> dict[str, str]:
 
 def microseconds(text: str) -> float | None:
     """Return seconds from a number of microseconds; None if it is no number."""
-    return int(text) / 1e6 if text.isdigit() and len(text) < 16 else None  # noqa: PLR2004
+    return int(text) / 1e6 if text.isdecimal() and len(text) < 16 else None  # noqa: PLR2004
 
 
 class ServiceManager:

@@ -164,7 +164,7 @@ class Children:
         for pid in procfs.tree(new) if process.farewell == signal.SIGKILL else new:
             _send(pid, process.farewell)
         process.told.update(new)
-        if not strays:
+        if not strays and not self._is_one_ending():
             del self._processes[process.pid]
             process.on_exit(*process.ended)
 
@@ -174,6 +174,15 @@ class Children:
             for pid in procfs.children(os.getpid())
             if pid not in self._processes and not procfs.is_zombie(pid) and process.owns(pid)
         ]
+
+
+    def _is_one_ending(self) -> bool:
+        """Whether an orphan is about to end: whose it was cannot be told, nor what it leaves.
+
+        Its own children become the master's no later than it can be reaped, so ``reap`` looks again.
+        """
+        orphans = [pid for pid in procfs.children(os.getpid()) if pid not in self._processes]
+        return any(procfs.is_ending(pid) for pid in orphans)
 
 
 def kill_all(pids: Iterable[int]) -> None:

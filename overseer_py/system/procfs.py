@@ -49,6 +49,12 @@ def is_zombie(pid: int) -> bool:
     return not fields or fields[0] in (b"Z", b"X")
 
 
+def is_ending(pid: int) -> bool:
+    """Whether a process of one thread is past its memory: no variables to see, and soon a zombie."""
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return len(fields) > 20 and fields[20] == b"0" and fields[17] in (b"0", b"1")  # noqa: PLR2004
+
+
 def has_variable(pid: int, name: str, value: str) -> bool:
     """Whether the process was started with this variable in its environment."""
     return f"{name}={value}".encode() in read(f"/proc/{pid}/environ").split(b"\0")

@@ -1,4 +1,4 @@
-"""Who waits for connections on which socket.
+"""Who waits for connections on which socket, or has accepted one.
 
 No cooperation is needed: the kernel shows which sockets an epoll set watches (fdinfo of the
 epoll descriptor, proc(5)), and the system call that a thread is blocked in with its arguments
@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 import platform
 import re
+import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
-from overseer_py.system import procfs
+from overseer_py.system import libc, procfs
 
 _TFD = re.compile(rb"^tfd:\s*\d+ events:\s*([0-9a-f]+).*? ino:([0-9a-f]+)", re.MULTILINE)
 _EPOLLIN = 0x1
 _POLLFD = struct.Struct("=ihh")
 _MOST_POLLED = 4096
+_MOST_HELD = 64  # sockets of one process that a look takes in
 
 # System calls that wait, by their number: the first argument is the socket, an array of pollfd,
 # or the highest descriptor of a set.
@@ -41,6 +44,48 @@ def waiting(pids: Iterable[int], inodes: set[int]) -> set[int]:
         if not found >= inodes and (open_here := _descriptors(pid, inodes)):
             found |= {open_here[fd] for fd in _blocked_on(pid) if fd in open_here}
     return found
+
+
+def serving(pids: Iterable[int], listener: socket.socket) -> bool:
+    """Whether one of these processes holds a connection that was accepted on this listener.
+
+    A server that accepts until nobody is left (gunicorn's sync worker) is never seen to wait while
+    it is busy.  Needs pidfd_getfd(2); where that is missing or forbidden the answer is False.
+    """
+    return any(_accepted(held, listener) for pid in pids for held in _held(pid))
+
+
+def _held(pid: int) -> Iterator[socket.socket]:
+    """Yield the sockets of a process, each open here only until the next."""
+    with suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            for fds in list(procfs.sockets(pid).values())[:_MOST_HELD]:
+                if borrowed := _borrow(pidfd, fds[0]):
+                    with borrowed:
+                        yield borrowed
+        finally:
+            os.close(pidfd)
+
+
+def _borrow(pidfd: int, fd: int) -> socket.socket | None:
+    with suppress(OSError):  # closed meanwhile, or not ours to take
+        duplicate = libc.pidfd_getfd(pidfd, fd)
+        try:
+            return socket.socket(fileno=duplicate)
+        except OSError:  # the number is another file's by now
+            os.close(duplicate)
+    return None
+
+
+def _accepted(held: socket.socket, listener: socket.socket) -> bool:
+    if (held.family, held.type) != (listener.family, listener.type):
+        return False
+    if held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return False
+    here, there = held.getsockname(), listener.getsockname()
+    # The host may differ: a listener on every address accepts at one of them.
+    return bool(here == there if held.family == socket.AF_UNIX else here[1] == there[1])
 
 
 def _watched(pid: int) -> set[int]:

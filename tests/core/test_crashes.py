@@ -81,6 +81,42 @@ def test_delay_stays_within_its_bounds(waits: int, draw: float) -> None:
     assert 0.4 <= policy.delay(waits, draw) <= 30
 
 
+def test_crashes_are_forgiven_after_the_limit() -> None:
+    """A worker that was ready for as long as the longest delay starts afresh."""
+    story = serving("backoff=1 backoff_limit=30")
+    story.happens(4, "exited 1/0#1 1")
+    story.happens(4, "exited 1/0#2 1")
+    story.tells(
+        """
+        5      time passes
+                 spawn 1/0#3
+        6      ready 1/0#3
+        36     time passes
+        37     exited 1/0#3 1
+                 worker-exited 1/0#3 how="exited 1" status=1 expected=no
+                 spawn 1/0#4
+        37     exited 1/0#4 1
+                 worker-exited 1/0#4 how="exited 1" status=1 expected=no
+                 worker-backoff 1/0#4 delay=1 crashes=2
+        """
+    )
+
+
+def test_crashes_are_not_forgiven_before_the_limit() -> None:
+    """A worker that dies again and again is slowed down."""
+    story = serving("backoff_limit=30")
+    story.happens(5, "exited 1/0#1 1")
+    story.happens(6, "ready 1/0#2")
+    assert story.fleet.next_deadline() == 36
+    story.tells(
+        """
+        35     exited 1/0#2 1
+                 worker-exited 1/0#2 how="exited 1" status=1 expected=no
+                 worker-backoff 1/0#2 delay=0.5 crashes=2
+        """
+    )
+
+
 def test_a_late_respawn_is_a_crash() -> None:
     """A respawned worker that is not ready in time is killed and waits its turn."""
     serving("ready_timeout=10").tells(

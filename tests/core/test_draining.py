@@ -90,14 +90,14 @@ def test_the_fifth_generation_crowds_out_the_oldest() -> None:
         6      ready 5/0#1
                  rollout-committed 5 reason=deploy took=1
                  drain 4/0#1
-        7      exited 1/0#1 137
-                 worker-exited 1/0#1 how="exited 137" status=137 expected=yes
-                 generation-gone 1
-        8      rollout deploy
+        7      rollout deploy
                  rollout-started 6 reason=deploy workers=1
                  generation-crowded-out 2 limit=4
                  kill 2/0#1
                  spawn 6/0#1
+        8      exited 1/0#1 137
+                 worker-exited 1/0#1 how="exited 137" status=137 expected=yes
+                 generation-gone 1
         """
     )
 

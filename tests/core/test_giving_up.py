@@ -5,37 +5,6 @@ from __future__ import annotations
 from tests.core.transcript import Story, serving
 
 
-def test_crashes_are_forgiven_after_the_limit() -> None:
-    """A worker that was ready for as long as the longest delay starts afresh."""
-    serving("backoff_limit=30").tells(
-        """
-        5      exited 1/0#1 1
-                 worker-exited 1/0#1 how="exited 1" status=1 expected=no
-                 spawn 1/0#2
-        6      ready 1/0#2
-        36     time passes
-        37     exited 1/0#2 1
-                 worker-exited 1/0#2 how="exited 1" status=1 expected=no
-                 spawn 1/0#3
-        """
-    )
-
-
-def test_crashes_are_not_forgiven_before_the_limit() -> None:
-    """A worker that dies again and again is slowed down."""
-    story = serving("backoff_limit=30")
-    story.happens(5, "exited 1/0#1 1")
-    story.happens(6, "ready 1/0#2")
-    assert story.fleet.next_deadline() == 36
-    story.tells(
-        """
-        35     exited 1/0#2 1
-                 worker-exited 1/0#2 how="exited 1" status=1 expected=no
-                 worker-backoff 1/0#2 delay=0.5 crashes=2
-        """
-    )
-
-
 def test_the_first_generation_gives_up_after_three_crashes() -> None:
     """A service that has never been ready is wrong, not unlucky."""
     Story().tells(
@@ -108,6 +77,19 @@ def test_max_crashes_gives_up() -> None:
         6      exited 1/0#2 1
                  worker-exited 1/0#2 how="exited 1" status=1 expected=no
                  gave-up 1/0#2 status=5 reason="worker 1/0#2 exited 1, crash 2 in a row"
+                 generation-gone 1
+                 quit 5
+        """
+    )
+
+
+def test_the_one_who_crashed_does_not_count_as_ready() -> None:
+    """With a patience of one the first crash of the last ready worker is the end."""
+    serving("max_crashes=1").tells(
+        """
+        5      exited 1/0#1 1
+                 worker-exited 1/0#1 how="exited 1" status=1 expected=no
+                 gave-up 1/0#1 status=5 reason="worker 1/0#1 exited 1, crash 1 in a row"
                  generation-gone 1
                  quit 5
         """

@@ -24,13 +24,13 @@ DEEDS = {  # what may happen, and how often
     "crash": 5,
     "late": 3,
     "extend": 2,
-    "reload": 2,
+    "reload": 4,
     "scale": 2,
     "stop": 1,
     "stop now": 1,
 }
 QUIET_DEEDS = {deed: DEEDS[deed] for deed in ("ready", "obey", "wait", "rollout", "crash", "late")}
-PAUSES = (0.0, 0.25, 0.5, 1.0, 3.0, 8.0, 0.0, 0.0)  # quarters of a second: sums are exact
+PAUSES = (0.0, 0.25, 0.5, 1.0, 3.0, 8.0, 0.0, 0.0)  # seconds
 ENDINGS = (["stop"], ["stop now"], ["stop", "stop"])
 CONFIGURATION = {
     "workers": ["1", "2", "3"],

@@ -120,3 +120,19 @@ def test_a_failed_reload_leaves_no_trace() -> None:
                  drain 1/0#1
         """
     )
+
+
+def test_rollouts_are_refused_while_stopping() -> None:
+    """Also in the delay before the drain."""
+    serving("stop_delay=10").tells(
+        """
+        5      stop
+                 stopping drain=yes delay=10
+        6      rollout deploy
+                 rollout-refused reason="the service is stopping"
+        15     time passes
+                 drain 1/0#1
+        16     rollout deploy
+                 rollout-refused reason="the service is stopping"
+        """
+    )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from overseer_py.core.fleet import Fleet
-from overseer_py.core.messages import Report, RolloutRequested
-from tests.core.transcript import Story, read, serving
+from overseer_py.core.messages import Report
+from tests.core.transcript import BoundedFleet, Story, read, serving
 
 
 def test_first_start_serves_when_every_slot_is_ready() -> None:
@@ -78,19 +77,23 @@ def test_exit_before_ready_rolls_back() -> None:
 
 def test_exit_while_settling_rolls_back() -> None:
     """To have been ready is not enough; the settle time belongs to the trial."""
-    serving("settle=3").tells(
+    story = serving("workers=2 settle=3")
+    story.tells(
         """
         5      rollout deploy
-                 rollout-started 2 reason=deploy workers=1
+                 rollout-started 2 reason=deploy workers=2
                  spawn 2/0#1
+                 spawn 2/1#2
         6      ready 2/0#1
+        6      ready 2/1#2
         8      exited 2/0#1 139
                  worker-exited 2/0#1 how="exited 139" status=139 expected=no
                  rollout-rolled-back 2/0#1 reason="worker 2/0#1 exited 139 before it was committed"
-                 generation-gone 2
+                 drain 2/1#2
         9      time passes
         """
     )
+    assert story.fleet.next_deadline() == 38  # the drain's; nothing settles any more
 
 
 def test_ready_timeout_rolls_back() -> None:
@@ -189,10 +192,29 @@ def test_late_news_changes_nothing() -> None:
     assert story.fleet.next_deadline() == 65
 
 
+def test_late_news_of_a_waiting_slot_changes_nothing() -> None:
+    """A slot in backoff still bears the name of the dead worker, which cannot die again."""
+    story = serving("backoff=4")
+    story.tells(
+        """
+        5      exited 1/0#1 1
+                 worker-exited 1/0#1 how="exited 1" status=1 expected=no
+                 spawn 1/0#2
+        5      exited 1/0#2 1
+                 worker-exited 1/0#2 how="exited 1" status=1 expected=no
+                 worker-backoff 1/0#2 delay=4 crashes=2
+        6      exited 1/0#2 1
+        6      ready 1/0#2
+        6      extended 1/0#2 by 600
+        """
+    )
+    assert story.fleet.next_deadline() == 9
+
+
 def test_every_step_is_reported() -> None:
     """The transcripts leave out two reports, which are there all the same."""
-    fleet = Fleet(lambda: 0.5)
-    fleet.handle(RolloutRequested("start"), 0.0)
+    fleet = BoundedFleet(lambda: 0.5)
+    fleet.handle(read("rollout start"), 0.0)
     seen = [*fleet.handle(read("ready 1/0#1"), 0.0), *fleet.handle(read("stop"), 1.0)]
     about = {r.name: (r.generation, str(r.worker)) for r in seen if isinstance(r, Report)}
     assert about["worker-ready"] == (1, "1/0#1")

@@ -283,22 +283,6 @@ def test_stop_without_drain_kills_every_generation() -> None:
     )
 
 
-def test_rollouts_are_refused_while_stopping() -> None:
-    """Also in the delay before the drain."""
-    serving("stop_delay=10").tells(
-        """
-        5      stop
-                 stopping drain=yes delay=10
-        6      rollout deploy
-                 rollout-refused reason="the service is stopping"
-        15     time passes
-                 drain 1/0#1
-        16     rollout deploy
-                 rollout-refused reason="the service is stopping"
-        """
-    )
-
-
 def test_a_stop_after_giving_up_keeps_the_status() -> None:
     """The reason why it ended has not changed."""
     serving("workers=2 on_exit=exit").tells(

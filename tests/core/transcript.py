@@ -36,7 +36,24 @@ from overseer_py.core.messages import (
 from overseer_py.core.policy import OnExit, Policy
 
 ECHOES = {"worker-ready", "worker-draining"}
+MOST_ROUNDS = 50  # about ten are needed
 SURGES = {"all": None, "exclusive": 0}
+
+
+class BoundedFleet(Fleet):
+    """A fleet whose joint rules must come to an end, lest a test never does."""
+
+    rounds = 0  # of joint rules for the present event
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Do as the fleet does, in few rounds."""
+        self.rounds = 0
+        return super().handle(event, now)
+
+    def _advance(self, now: float) -> bool:
+        self.rounds += 1
+        assert self.rounds < MOST_ROUNDS, "the joint rules go round in circles"
+        return super()._advance(now)
 
 
 class Story:
@@ -44,7 +61,7 @@ class Story:
 
     def __init__(self, draw: float = 0.5) -> None:
         """``draw`` is every random number of the story; 0.5 makes no jitter at all."""
-        self.fleet = Fleet(lambda: draw)
+        self.fleet = BoundedFleet(lambda: draw)
 
     def tells(self, text: str) -> None:
         """Send the events of the text to the fleet; its answers must be those of the text."""
@@ -85,18 +102,12 @@ def read(what: str) -> Event:
             return _rollout(reason, options)
         case ["scale", "to", size]:
             return ScaleRequested(int(size))
-        case ["stop"]:
-            return StopRequested()
-        case ["stop", "now"]:
-            return StopRequested(drain=False)
-        case ["ready", worker]:
-            return BecameReady(_worker(worker))
-        case ["extended", worker, "by", seconds]:
-            return Extended(_worker(worker), float(seconds))
-        case ["exited", worker, status]:
-            return Exited(_worker(worker), f"exited {status}", int(status))
+        case ["stop", *hurry]:
+            return StopRequested(drain=hurry != ["now"])
         case ["time", "passes"]:
             return TimePassed()
+        case [verb, worker, *rest]:
+            return _news(verb, _worker(worker), rest)
     message = f"no event: {what}"
     raise ValueError(message)
 
@@ -119,6 +130,18 @@ def _rollout(reason: str, options: list[str]) -> RolloutRequested:
     size = given.pop("workers", None)
     policy = Policy(**{key: _setting(key, value) for key, value in given.items()})  # type: ignore[arg-type]
     return RolloutRequested(reason, policy if given else None, int(size) if size else None)
+
+
+def _news(verb: str, worker: WorkerId, rest: list[str]) -> Event:
+    match verb, rest:
+        case "ready", []:
+            return BecameReady(worker)
+        case "extended", ["by", seconds]:
+            return Extended(worker, float(seconds))
+        case "exited", [status]:
+            return Exited(worker, f"exited {status}", int(status))
+    message = f"no news of a worker: {verb} {rest}"
+    raise ValueError(message)
 
 
 def _setting(key: str, value: str) -> float | OnExit | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from overseer_py.core.fleet import Fleet
 from overseer_py.core.generation import Generation, Role
 from overseer_py.core.messages import (
     Action,
@@ -23,22 +22,10 @@ from overseer_py.core.messages import (
     WorkerId,
 )
 from overseer_py.core.worker import WorkerState
-from tests.core.transcript import read, write
+from tests.core.transcript import BoundedFleet, read, write
 
-MOST_ROUNDS = 50  # of joint rules for one event; real histories need about ten
 MOST_STEPS = 500  # until a world in which all goes well has come to rest
 MOST_GENERATIONS = 4
-
-
-class BoundedFleet(Fleet):
-    """A fleet whose joint rules must come to an end."""
-
-    rounds = 0
-
-    def _advance(self, now: float) -> bool:
-        self.rounds += 1
-        assert self.rounds < MOST_ROUNDS, "the joint rules go round in circles"
-        return super()._advance(now)
 
 
 @dataclass(slots=True)
@@ -82,7 +69,6 @@ class World:
         self._roles = {number: g.role for number, g in generations.items()}
         self._proven = {number: g.proven for number, g in generations.items()}
         self._lines.append(f"{self.now:<8g}{what}")
-        self.fleet.rounds = 0
         actions = self.fleet.handle(read(what), self.now)
         self._lines += [f"{'':12}{write(action)}" for action in actions]
         dismissed = [worker for action in actions if (worker := self._perform(action))]
@@ -195,7 +181,7 @@ class World:
             worker = generation.workers[slot].id
             ready_at = self.processes[worker].ready_at
             assert ready_at is not None, f"3: {worker} is not ready"
-            assert self.now - ready_at >= generation.policy.settle, f"3: {worker} is not settled"
+            assert self.now >= ready_at + generation.policy.settle, f"3: {worker} is not settled"
 
     def _check_books(self, actions: list[Action]) -> None:
         known = {worker.id for worker in self.fleet.roster.workers() if worker.alive}
@@ -230,7 +216,7 @@ class World:
             return True
         ready_at = self.processes[worker].ready_at
         settle = self.fleet.roster.generations[worker.generation].policy.settle
-        return ready_at is not None and self.now - ready_at >= settle
+        return ready_at is not None and self.now >= ready_at + settle
 
     # -- how it ends -------------------------------------------------------------------------
 

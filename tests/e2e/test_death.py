@@ -1,0 +1,136 @@
+"""Sudden death: of a worker, of the master, of the guard."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.test_broken_versions import EXAMPLES
+from tests.load import Load
+from tests.master import HELLO, PATIENCE, Master, program
+
+
+def bound(port: int) -> bool:
+    """Whether the port can be bound now."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+            sock.listen()
+        except OSError:
+            return False
+    return True
+
+
+def ended(pids: list[int], within: float) -> bool:
+    """Wait until all these processes have ended, at most so long."""
+    processes = []
+    for pid in pids:
+        try:
+            processes.append(psutil.Process(pid))
+        except psutil.NoSuchProcess:
+            continue
+    _, alive = psutil.wait_procs(processes, timeout=within)
+    return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_kill_of_the_only_worker_refuses_nobody(tmp_path: Path) -> None:
+    """Connections wait in the queue until the new worker is there, started within 50 ms."""
+    with Master(tmp_path, "--listen", "127.0.0.1:0", "--", *HELLO) as master:
+        master.ready()
+        delays = []
+        with Load(master.port()) as load:
+            for launch in range(2, 8):
+                load.more(50)
+                (victim,) = master.workers()
+                os.kill(victim, signal.SIGKILL)
+                died = master.saw("worker-exited", worker=f"1/0#{launch - 1}")
+                started = master.saw("worker-started", worker=f"1/0#{launch}")
+                assert died["how"] == "was killed by SIGKILL"
+                delays.append(_when(started) - _when(died))
+                master.saw("worker-ready", worker=f"1/0#{launch}")
+                # Forgiven only after a while: from the second crash on there is a delay.
+                if launch == 2:
+                    assert "worker-backoff" not in {f["event"] for f in master.facts}
+        assert delays[0] < 0.05
+        assert not [a for a in load.failures if "refused" in a.failure.lower()]
+        assert len(load.failures) <= 6 * 4  # what the killed worker had in hand
+        assert master.stop() == 0
+
+
+def _when(fact: dict[str, str]) -> float:
+    return datetime.fromisoformat(fact["timestamp"]).timestamp()
+
+
+def test_kill_of_the_master_leaves_no_process_and_frees_the_port(tmp_path: Path) -> None:
+    """Also one that called setsid twice and ignores TERM is gone within two seconds."""
+    options = ["--listen", "127.0.0.1:0", "--workers", "2"]
+    worker = program("daemonizes", "stubborn")
+    with Master(tmp_path, *options, "--", *worker, env=EXAMPLES) as master:
+        master.ready()
+        strays = [int(master.saw_line("stray ").split()[1])]
+        family = [*master.descendants(), *strays, *master.workers()]
+        port = master.port()
+        assert len(family) >= 5  # two workers, two strays, the guard
+        killed_at = time.monotonic()
+        os.kill(master.pid, signal.SIGKILL)
+        assert ended(family, within=2.0)
+        assert bound(port)
+        assert time.monotonic() - killed_at < 2.0 + 0.5
+
+
+def test_a_new_master_waits_for_what_the_killed_one_left(tmp_path: Path) -> None:
+    """The name is free, and so is the port, once the guard has cleaned up; not an error before."""
+    with Master(
+        tmp_path, "--listen", "127.0.0.1:0", "--", *program("daemonizes", "stubborn"), env=EXAMPLES
+    ) as first:
+        first.ready()
+        port = first.port()
+        os.kill(first.pid, signal.SIGKILL)
+        second = Master(tmp_path, "--name", "daemonizes", "--listen", f"127.0.0.1:{port}", "--", *HELLO)
+        with second:
+            second.ready()
+            assert second.stop() == 0
+
+
+def test_a_killed_guard_is_replaced(tmp_path: Path) -> None:
+    """The next guard knows the workers of the first."""
+    with Master(
+        tmp_path, "--listen", "127.0.0.1:0", "--", *program("daemonizes", "stubborn"), env=EXAMPLES
+    ) as master:
+        master.ready()
+        (guard,) = _guards(master)
+        os.kill(guard, signal.SIGKILL)
+        give_up_at = time.monotonic() + PATIENCE
+        while not (new := [g for g in _guards(master) if g != guard]):
+            assert time.monotonic() < give_up_at
+        family = master.descendants()
+        assert len(new) == 1
+        os.kill(master.pid, signal.SIGKILL)
+        assert ended(family, within=2.0)
+
+
+def _guards(master: Master) -> list[int]:
+    return [
+        pid
+        for pid in master.descendants()
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "overseer-guard"
+    ]
+
+
+def test_a_stop_leaves_no_stray(tmp_path: Path) -> None:
+    """What a worker has left behind ends with it, and the master ends last."""
+    with Master(
+        tmp_path, "--listen", "127.0.0.1:0", "--drain-timeout", "1s", "--",
+        *program("daemonizes"), env=EXAMPLES,
+    ) as master:  # fmt: skip
+        master.ready()
+        family = master.descendants()
+        assert master.stop() == 0
+        assert ended(family, within=0.5)

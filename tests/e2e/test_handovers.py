@@ -1,0 +1,133 @@
+"""The stdlib example over every kind of listener and in every order of replacement."""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.handovers import (
+    CLIENTS,
+    check_answers,
+    check_exclusion,
+    check_order,
+    check_stop,
+    hand_over,
+    most_alive,
+)
+from tests.load import Load
+from tests.master import HELLO, Master, program
+
+TCP = "127.0.0.1:0"
+
+
+def test_tcp(tmp_path: Path) -> None:
+    """Over IPv4 no request is lost."""
+    with Master(tmp_path, "--listen", TCP, "--", *HELLO) as master:
+        master.ready()
+        with Load(master.port(), CLIENTS) as load:
+            handovers = hand_over(master, load, 10)
+        assert load.failures == []
+        check_answers(master, load, handovers)
+        check_order(master, handovers)
+        check_stop(master)
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    """Over a unix socket no request is lost, and its path goes with the master."""
+    path = tmp_path / "web.sock"
+    with Master(tmp_path, "--listen", f"unix:{path}", "--", *HELLO) as master:
+        master.ready()
+        with Load(str(path), CLIENTS) as load:
+            handovers = hand_over(master, load)
+        assert load.failures == []
+        check_answers(master, load, handovers)
+        check_order(master, handovers)
+        check_stop(master)
+        assert not path.exists()
+
+
+def test_ipv6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over IPv6 no request is lost."""
+    monkeypatch.setattr("tests.load.fetch", _fetch_ipv6)
+    with Master(tmp_path, "--listen", "[::1]:0", "--", *HELLO) as master:
+        master.ready()
+        with Load(master.port(), CLIENTS) as load:
+            handovers = hand_over(master, load)
+        assert load.failures == []
+        check_answers(master, load, handovers)
+        check_order(master, handovers)
+        check_stop(master)
+
+
+def _fetch_ipv6(port: int, path: str) -> str:
+    connection = http.client.HTTPConnection("::1", port, timeout=60)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        if response.status != http.HTTPStatus.OK:
+            raise ConnectionError(f"answered with {response.status}")
+        return response.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(("surge", "at_once"), [("all", 4), ("1", 3)])
+def test_two_workers(tmp_path: Path, surge: str, at_once: int) -> None:
+    """Two workers are replaced together or one by one, and no request is lost."""
+    options = ["--listen", TCP, "--workers", "2", "--surge", surge]
+    with Master(tmp_path, *options, "--", *HELLO) as master:
+        master.ready()
+        with Load(master.port(), CLIENTS) as load:
+            handovers = hand_over(master, load)
+        assert load.failures == []
+        check_answers(master, load, handovers)
+        if surge == "all":
+            check_order(master, handovers)
+        assert most_alive(master) == at_once
+        assert len(master.workers()) == 2
+        check_stop(master)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_exclusive(tmp_path: Path, workers: int) -> None:
+    """No two generations run at once; connections wait meanwhile, and none is refused."""
+    options = ["--listen", TCP, "--workers", str(workers), "--surge", "exclusive"]
+    with Master(tmp_path, *options, "--", *HELLO) as master:
+        master.ready()
+        with Load(master.port(), CLIENTS) as load:
+            handovers = hand_over(master, load)
+        assert load.failures == []
+        check_answers(master, load, handovers)
+        check_exclusion(master, handovers)
+        assert most_alive(master) == workers
+        check_stop(master)
+
+
+def test_slow_start_costs_nothing(tmp_path: Path) -> None:
+    """Nobody waits while a new generation starts: the old one answers, however long it takes."""
+    start = 0.5
+    options = ["--listen", TCP, "--env", f"START={start}"]
+    with Master(tmp_path, *options, "--", *program("service")) as master:
+        master.ready()
+        with Load(master.port(), CLIENTS) as undisturbed:
+            undisturbed.more(1000)
+        with Load(master.port(), CLIENTS) as load:
+            handovers = hand_over(master, load, 4)
+        assert load.failures == []
+        check_answers(master, load, handovers)
+        assert all(c["took"] >= start for c in master.all("rollout-committed"))
+        assert load.longest_gap() < max(start * 0.8, 5 * undisturbed.longest_gap())
+        check_stop(master)
+
+
+def test_stop_of_an_idle_service_is_not_held_up(tmp_path: Path) -> None:
+    """Two workers of the example that wait on one socket end when they are told to."""
+    with Master(tmp_path, "--listen", TCP, "--workers", "2", "--", *HELLO) as master:
+        master.ready()
+        with Load(master.port(), CLIENTS) as load:
+            load.more(200)
+        check_stop(master)
+
+

@@ -1,0 +1,115 @@
+"""An idle master sleeps: no wake-up, no growth."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.load import Load
+from tests.master import HELLO, PATIENCE, Master, program
+from tests.needs import need
+
+
+@pytest.mark.parametrize("worker", ["with a listener", "without one"])
+def test_no_wake_up_in_ten_seconds(tmp_path: Path, worker: str) -> None:
+    """strace sees no system call of the master, nor of its guard, while nothing happens."""
+    strace = need("strace")
+    options = ["--listen", "127.0.0.1:0"] if worker == "with a listener" else []
+    command = HELLO if options else ["sleep", "1000"]
+    with Master(tmp_path, *options, "--", *command) as master:
+        master.ready()
+        calls = tmp_path / "calls"
+        watched = [master.pid, *_guards(master)]
+        assert len(watched) == 2
+        attach = [f"--attach={pid}" for pid in watched]
+        tracer = subprocess.Popen(
+            [strace, "--output", str(calls), *attach], stderr=subprocess.PIPE, text=True
+        )
+        assert tracer.stderr
+        for _ in watched:
+            assert "attached" in tracer.stderr.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            tracer.wait(10)  # the span of time is what is promised
+        tracer.send_signal(signal.SIGINT)
+        tracer.communicate()
+        # One line each: the call that it was waiting in before and after.
+        seen = calls.read_text().splitlines()
+        assert len(seen) == len(watched), seen
+        assert master.stop() == 0
+
+
+def _guards(master: Master) -> list[int]:
+    return [
+        pid
+        for pid in master.descendants()
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "overseer-guard"
+    ]
+
+
+def footprint(master: Master) -> tuple[int, int, int]:
+    """Return the master's descriptors, zombies below it, and private memory in KiB."""
+    process = psutil.Process(master.pid)
+    zombies = sum(child.status() == psutil.STATUS_ZOMBIE for child in process.children())
+    return process.num_fds(), zombies, process.memory_full_info().uss // 1024
+
+
+def restarts_leave_nothing(tmp_path: Path, restarts: int, requests: int) -> None:
+    """Restart under load; see that nothing failed and that nothing is left of it."""
+    with Master(tmp_path, "--listen", "127.0.0.1:0", "--log-level", "info", "--", *HELLO) as master:
+        master.ready()
+        for _ in range(5):  # what is allocated once
+            master.restart()
+        fds, _, memory = footprint(master)
+        with Load(master.port()) as load:
+            for restart in range(restarts):
+                load.reached(restart * requests // restarts, patience=3600)
+                master.restart()
+            load.reached(requests, patience=3600)
+        assert load.failures == []
+        assert max(answer.took for answer in load.answers) < 0.9
+        after_fds, zombies, after_memory = footprint(master)
+        assert (after_fds, zombies) == (fds, 0)
+        assert after_memory <= memory * 1.1 + 512
+        assert master.stop() == 0
+
+
+def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
+    """A short form of the soak test."""
+    restarts_leave_nothing(tmp_path, restarts=20, requests=2_000)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_five_hundred_restarts(tmp_path: Path) -> None:
+    """500 restarts, 100,000 requests: none fails; fds, zombies and memory are back."""
+    restarts_leave_nothing(tmp_path, restarts=500, requests=100_000)
+
+
+def test_as_pid_1_it_reaps_and_stops(tmp_path: Path) -> None:
+    """In a pid namespace of its own: orphans are reaped, TERM drains, the exit status is 0."""
+    unshare = need("unshare")
+    if os.geteuid():
+        pytest.skip("needs root for a pid namespace")
+    wrapper = [unshare, "--pid", "--fork", "--mount-proc", "--kill-child"]
+    with Master(
+        tmp_path, "--listen", "127.0.0.1:0", "--", *program("orphans", "100"), wrapper=wrapper
+    ) as master:
+        master.ready()
+        assert master.saw("overseer-started")["pid"] == 1
+        (inner,) = [c for c in psutil.Process(master.pid).children() if _is_master(c)]
+        give_up_at = time.monotonic() + PATIENCE
+        while zombies := [c for c in inner.children() if c.status() == psutil.STATUS_ZOMBIE]:
+            assert time.monotonic() < give_up_at, zombies
+        inner.send_signal(signal.SIGTERM)
+        assert master.wait() == 0
+
+
+def _is_master(process: psutil.Process) -> bool:
+    return sys.executable in process.cmdline()

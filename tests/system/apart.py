@@ -1,0 +1,136 @@
+"""A process of its own for a test of what belongs to a whole process.
+
+Signals, limits, users, open descriptors and children of the test stay in there, and nothing that it
+started outlives it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+import pytest
+
+from overseer_py.system import libc, procfs
+from overseer_py.system.launch import Launch
+from overseer_py.system.process import Children, Process
+
+PYTHON = [sys.executable, "-I", "-S", "-c"]  # a quick one: no site, no environment
+_FAR = 500  # a descriptor that is in no test's way
+
+T = TypeVar("T")
+
+
+def apart(run: Callable[[], T]) -> T:
+    """Return what the function returns in a forked process; fail as it fails."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    pid = _fork()
+    if pid == 0:
+        _tell(run, write_end)
+    os.close(write_end)
+    try:
+        with open(read_end, "rb") as pipe:
+            failure, answer = pickle.load(pipe)
+    except EOFError:
+        failure, answer = "the process ended without a word", None
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if failure:
+        pytest.fail(failure, pytrace=False)
+    result: T = answer
+    return result
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():  # threads of other tests are idle or gone
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _tell(run: Callable[[], object], write_end: int) -> NoReturn:
+    os.dup2(write_end, _FAR, inheritable=False)
+    os.close(write_end)
+    for name in procfs.entries("/proc/self/fd"):  # as the master does with what it inherits
+        if int(name) > 2:
+            with suppress(OSError):
+                os.set_inheritable(int(name), False)
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)  # so that the last one can end all the others
+    failure, answer = "", None
+    try:
+        answer = run()
+    except BaseException:  # noqa: BLE001 - also a failed assertion, an exit, an interrupt
+        failure = traceback.format_exc()
+    while left := [pid for pid in procfs.tree([os.getpid()])[1:] if not procfs.is_zombie(pid)]:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(-1, 0)
+    with open(_FAR, "wb") as pipe:
+        pickle.dump((failure, answer), pipe)
+    os._exit(0)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, and all that it wrote to stdout."""
+
+    how: str
+    status: int
+    output: str
+    pid: int
+
+
+class House:
+    """Children that are reaped whenever one has ended, as the master's loop would."""
+
+    def __init__(self) -> None:
+        self.children = Children()
+        self.ended: dict[int, tuple[str, int]] = {}  # by the order of their start
+        self._started = 0
+
+    def spawn(self, launch: Launch, mark: Mapping[str, str] | None = None) -> Process:
+        """Start a program."""
+        number = self._started = self._started + 1
+
+        def on_exit(how: str, status: int) -> None:
+            assert number not in self.ended, "told twice"
+            self.ended[number] = how, status
+
+        return self.children.spawn(launch, mark or {}, on_exit)
+
+    def turn(self) -> None:
+        """Wait until a child has ended, and reap."""
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        self.children.reap()
+
+    def wait(self, number: int = 1) -> tuple[str, int]:
+        """Wait for the end of the process that was started as this one."""
+        while number not in self.ended:
+            self.turn()
+        return self.ended[number]
+
+
+def outcome(launch: Callable[[int], Launch]) -> Ended:
+    """Return how a program ends whose stdout is the given descriptor."""
+
+    def run() -> Ended:
+        house = House()
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        process = house.spawn(launch(write_end))
+        os.close(write_end)
+        with open(read_end, encoding="utf-8") as pipe:
+            output = pipe.read()
+        return Ended(*house.wait(), output, process.pid)
+
+    return apart(run)
