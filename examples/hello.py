@@ -48,7 +48,7 @@ def main() -> None:
         listener = socket.socket(fileno=3)
     except OSError:
         sys.exit("no socket at fd 3; try: overseer run --listen :8000 -- python3 examples/hello.py")
-    listener.setblocking(True)
+    listener.setblocking(False)  # another worker may take the connection that woke this one
     server = Server(listener)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever(poll_interval=0.05)

@@ -12,10 +12,10 @@ def main() -> None:
         sys.exit(_unsupported())
     _open_stdio()
     if "run" in sys.argv[1:2]:
-        from overseer_py.system.signals import block_all
+        from overseer_py.system.signals import block_all  # noqa: PLC0415 - before the slow ones
 
         block_all()
-    from overseer_py.cli import cli
+    from overseer_py.cli import cli  # noqa: PLC0415 - slow, and signals wait now
 
     cli(prog_name="overseer")
 

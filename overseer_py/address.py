@@ -15,6 +15,7 @@ from overseer_py.suggest import did_you_mean
 
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
 
+_HIGHEST_PORT = 65535
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]*")
 
@@ -86,7 +87,7 @@ def _parse_place(text: str, name: str) -> Address:
 
 def _parse_inet(place: str, address: Address, text: str) -> Address:
     host, colon, port = place.rpartition(":")
-    if not colon or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
+    if not colon or not re.fullmatch(r"\d{1,5}", port) or int(port) > _HIGHEST_PORT:
         raise ValueError(f"{text!r} is no address; write HOST:PORT, :PORT, [V6]:PORT or unix:/path")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host

@@ -126,7 +126,7 @@ def _flag(raw: object) -> bool:
 
 def _text(raw: object) -> str:
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
-        raise ValueError(f"{raw!r} is not a text or a number")
+        raise ValueError(f"{raw!r} is not a text or a number")  # noqa: TRY004 - the user's, not ours
     if "\0" in str(raw):
         raise ValueError(f"{raw!r} holds a zero byte")
     return str(raw)

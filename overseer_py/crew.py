@@ -143,6 +143,11 @@ class Crew:
             return member.output.last_lines()
         return self.last_words.get(worker, [])
 
+    def hint(self, worker: WorkerId) -> str:
+        """Return what a worker lacks to be ready, as far as its rule can tell."""
+        member = self.members.get(worker)
+        return member.rule.hint if member else ""
+
     def forget(self, generation: int) -> None:
         """Drop what was kept of the workers of a generation that is gone."""
         self.last_words = {w: t for w, t in self.last_words.items() if w.generation != generation}

@@ -78,7 +78,8 @@ def _lock(path: Path, name: str) -> Claim:
             if pid and procfs.group_and_start(pid)[1] == start and not procfs.is_zombie(pid):
                 os.close(fd)
                 raise NameTakenError(
-                    f"overseer {name!r} runs already with pid {pid}; stop it, or choose another --name"
+                    f"overseer {name!r} runs already with pid {pid}; "
+                    "stop it, or choose another --name"
                 ) from None
             if time.monotonic() > give_up_at:
                 os.close(fd)

@@ -26,9 +26,15 @@ _ROLLOUT_ENDS = {"rollout-committed", "rollout-rolled-back", "reload-failed", "r
 class LogObserver:
     """Writes each report as one line; failures with the last lines of the worker."""
 
-    def __init__(self, log: Log, last_lines: Callable[[WorkerId], list[str]]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        last_lines: Callable[[WorkerId], list[str]],
+        hint: Callable[[WorkerId], str],
+    ) -> None:
         self._log = log
         self._last_lines = last_lines
+        self._hint = hint
 
     def __call__(self, report: Report) -> None:
         """Write the line."""
@@ -38,6 +44,8 @@ class LogObserver:
         elif report.generation:
             facts["generation"] = report.generation
         facts.update(report.facts)
+        if report.name == "worker-late" and report.worker:
+            facts["hint"] = self._hint(report.worker)
         if report.name in _WITH_LAST_LINES and report.worker:
             facts["generation"] = report.worker.generation
             facts["stderr_tail"] = self._last_lines(report.worker)

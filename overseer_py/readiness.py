@@ -34,6 +34,7 @@ class Rule:
     """A worker that is watched until it is ready."""
 
     next_look: float | None = None
+    hint = ""  # what is missing, for whoever wonders why it is not ready
 
     def __init__(self, on_ready: Callable[[], None]) -> None:
         self.on_ready = on_ready
@@ -55,6 +56,8 @@ class Rule:
 class Notify(Rule):
     """READY=1 from the worker."""
 
+    hint = "no READY=1 came on NOTIFY_SOCKET from a process of the worker's group"
+
     def hear(self, fields: Mapping[str, str]) -> None:
         """Take READY=1."""
         if fields.get("READY") == "1":
@@ -73,7 +76,7 @@ class Delay(Rule):
         self.next_look = now + self._seconds
 
     def look(self, now: float) -> None:
-        """It has lived so long."""
+        """Be ready: it has lived so long."""
         self.on_ready()
 
 
@@ -109,12 +112,16 @@ class Accept(Rule):
         pids = procfs.tree([self._pid])
         waited_on = traffic.waiting(pids, set(self._listeners))
         others = [o for inode, o in self._listeners.items() if inode not in waited_on]
+        names = ", ".join(other.name for other in others)
+        self.hint = f"nobody in the worker's process tree waits for connections on {names}"
         if all(o.stream and traffic.serving(pids, o.socket) for o in others):
             self.on_ready()
 
 
 class ReadyPipe(Rule):
     """A newline on OVERSEER_READY_FD."""
+
+    hint = "no newline came on OVERSEER_READY_FD"
 
     def __init__(self, on_ready: Callable[[], None], loop: Loop) -> None:
         super().__init__(on_ready)
@@ -157,7 +164,6 @@ class Trial(Rule):
         super().__init__(on_ready)
         self.children = children
         self._say = say  # why it is not ready yet, each reason once
-        self._said = ""
         self._pause = self._FIRST
         self._process: Process | None = None
         self._worker: Process | None = None
@@ -187,8 +193,8 @@ class Trial(Rule):
         if status == 0:
             self.on_ready()
             return
-        if how != self._said:
-            self._said = how
+        if how != self.hint:
+            self.hint = how
             self._say(how)
         self._pause = min(self._pause * self._GROWTH, self._LONGEST)
         self.next_look = self._now + self._pause
@@ -244,7 +250,9 @@ class Surroundings:
     say: Say
 
 
-def rule_for(rule: ReadyRule, on_ready: Callable[[], None], around: Surroundings) -> Rule:
+def rule_for(  # noqa: PLR0911 - one for each rule
+    rule: ReadyRule, on_ready: Callable[[], None], around: Surroundings
+) -> Rule:
     """Return the watch for one worker."""
     match rule.kind:
         case "auto":

@@ -3,9 +3,10 @@
 The command line, the environment and the file are all made from these fields (config.py).
 """
 
+# ruff: noqa: RUF009 - every default is made by _opt, which is dataclasses.field with an Option
+
 from __future__ import annotations
 
-import re
 import re
 import signal
 from collections.abc import Callable
@@ -30,6 +31,7 @@ INTERPRETERS = (
     "deno",
     "bun",
 )
+LONGEST_NAME = 64
 SCRIPTS = (".py", ".pyz", ".js", ".mjs", ".cjs", ".ts", ".rb", ".pl", ".php", ".sh")
 DIALECTS = ("systemd",)
 
@@ -73,8 +75,12 @@ def _dialects(text: str) -> tuple[str, ...]:
 
 
 def _name(text: str) -> str:
-    if not 0 < len(text) <= 64 or set(text) & set("/ \t\n:") or text.startswith((".", "-")):
-        raise ValueError(f"{text!r} cannot be a name: up to 64 letters, digits, '.', '_', '-'")
+    if (
+        not 0 < len(text) <= LONGEST_NAME
+        or set(text) & set("/ \t\n:")
+        or text.startswith((".", "-"))
+    ):
+        raise ValueError(f"{text!r} cannot be a name: up to 64 letters, digits, '.', '_', '-', '@'")
     return text
 
 
@@ -202,7 +208,7 @@ def stem(command: tuple[str, ...]) -> str:
     if name.rstrip("0123456789.") in INTERPRETERS:
         name = _script(rest) or name
     name = PurePath(name).stem if name.endswith(SCRIPTS) else name
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:64] or "app"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:LONGEST_NAME] or "app"
 
 
 def _script(words: list[str]) -> str:

@@ -69,7 +69,8 @@ class Supervisor:
         self._guard: Guard | None = None
         self._crew = Crew(self._loop, self._children, self._outlet, self._log, self.post)
         self._systemd = SystemdObserver(ServiceManager(sources.environ), self._fleet)
-        self._observers = (LogObserver(self._log, self._crew.last_lines), self._systemd)
+        log = LogObserver(self._log, self._crew.last_lines, self._crew.hint)
+        self._observers = (log, self._systemd)
 
     # -- the loop ------------------------------------------------------------------------
 

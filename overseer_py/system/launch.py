@@ -64,7 +64,7 @@ def become(launch: Launch, master: int, report_fd: int) -> NoReturn:
         if "LISTEN_FDS" in environ:
             environ["LISTEN_PID"] = str(os.getpid())
         reset_signals()  # last: one that waited takes effect here, with its default action
-        os.execvpe(launch.argv[0], list(launch.argv), environ)  # noqa: S606 - no shell is the point
+        os.execvpe(launch.argv[0], list(launch.argv), environ)
     except OSError as error:
         os.write(report_fd, explain(step, error).encode())
     except BaseException as error:  # noqa: BLE001 - the child must never return into the master

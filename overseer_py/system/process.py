@@ -175,11 +175,10 @@ class Children:
             if pid not in self._processes and not procfs.is_zombie(pid) and process.owns(pid)
         ]
 
-
     def _is_one_ending(self) -> bool:
         """Whether an orphan is about to end: whose it was cannot be told, nor what it leaves.
 
-        Its own children become the master's no later than it can be reaped, so ``reap`` looks again.
+        Its children become the master's no later than it can be reaped, and then ``reap`` looks.
         """
         orphans = [pid for pid in procfs.children(os.getpid()) if pid not in self._processes]
         return any(procfs.is_ending(pid) for pid in orphans)

@@ -50,7 +50,7 @@ def is_zombie(pid: int) -> bool:
 
 
 def is_ending(pid: int) -> bool:
-    """Whether a process of one thread is past its memory: no variables to see, and soon a zombie."""
+    """Whether a process of one thread has no memory any more, and so no variables to see."""
     fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return len(fields) > 20 and fields[20] == b"0" and fields[17] in (b"0", b"1")  # noqa: PLR2004
 

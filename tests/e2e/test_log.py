@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,8 +58,6 @@ def test_no_relay_hands_stderr_over(tmp_path: Path) -> None:
 def test_a_stuck_or_gone_reader_blocks_nobody(tmp_path: Path, kind: str) -> None:
     """64 MiB of stderr with nobody reading: the worker serves, a restart works, TERM stops."""
     if kind == "socket":
-        import socket
-
         ours, theirs = (end.detach() for end in socket.socketpair())
     else:
         ours, theirs = os.pipe()
@@ -94,12 +93,9 @@ def _answer(sock: Path, master: subprocess.Popen[bytes]) -> str:
 
 
 def test_a_line_of_a_hundred_megabytes_is_bounded(tmp_path: Path) -> None:
-    """It passes through; the master's memory does not keep it."""
-    options = [*LISTEN, "--log-level", "error"]
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.close(null)
-    with Master(tmp_path, *options, "--", *program("talks", "long", "100"), env=EXAMPLES) as master:
-        master.saw_line("end of it")
+    """It passes through, or what a slow reader does not take is dropped; memory does not grow."""
+    with Master(tmp_path, *LISTEN, "--", *program("talks", "long", "100"), env=EXAMPLES) as master:
+        master.ready()  # it serves once it has written all of it
         assert psutil.Process(master.pid).memory_info().rss < 100 << 20
         assert master.stop() == 0
 
@@ -136,11 +132,9 @@ def test_every_fact_is_a_json_object_with_event_and_level(tmp_path: Path) -> Non
             json.dumps(fact)
 
 
-def test_load_is_not_slowed_by_a_talkative_worker(tmp_path: Path) -> None:
-    """While megabytes pass through the master, a restart still answers."""
-    options = [*LISTEN, "--log-level", "error"]
+def test_a_talkative_worker_slows_nobody(tmp_path: Path) -> None:
+    """While megabytes pass through the master, a restart under load still loses nothing."""
     with Master(tmp_path, *LISTEN, "--", *program("talks", "flood", "8"), env=EXAMPLES) as master:
-        assert options
         master.ready()
         with Load(master.port()) as load:
             load.more(20)

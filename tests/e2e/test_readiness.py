@@ -1,0 +1,165 @@
+"""Readiness rules with real programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.handovers import check_stop
+from tests.load import Load, fetch
+from tests.master import Master, program
+
+TCP = ["--listen", "127.0.0.1:0"]
+SERVICE = program("service")
+
+
+@pytest.mark.parametrize("where", ["worker", "thread", "child"])
+@pytest.mark.parametrize("how", ["epoll", "poll", "select", "accept"])
+def test_auto(tmp_path: Path, how: str, where: str) -> None:
+    """A worker is ready when it waits for connections, in whatever way, and not before."""
+    with Master(tmp_path, *TCP, "--", *program("waits", how, where, "0.2")) as master:
+        assert master.saw("service-ready")["took"] >= 0.2
+        assert fetch(master.port()).startswith("1 ")
+        assert master.restart()["took"] >= 0.2
+        assert fetch(master.port()).startswith("2 ")
+        check_stop(master)
+
+
+def test_auto_sees_a_worker_that_never_waits(tmp_path: Path) -> None:
+    """A worker is ready, too, if it is so busy with connections that it never waits for one."""
+    with Master(tmp_path, *TCP, "--", *program("service"), "busy") as master:
+        check_stop(master.ready())
+
+
+def test_accept_of_one_listener(tmp_path: Path) -> None:
+    """``accept:NAME`` looks at the listener that it names, and at no other."""
+    listeners = ["--listen", "web=127.0.0.1:0", "--listen", "admin=127.0.0.1:0"]
+    with Master(tmp_path, *listeners, "--ready", "accept:web", "--", *SERVICE) as master:
+        master.ready()
+        assert fetch(master.port("web")).startswith("1 ")
+        master.restart()
+        assert fetch(master.port("web")).startswith("2 ")
+        check_stop(master)
+
+
+@pytest.mark.parametrize("rule", ["accept", "accept:web,admin", "accept:admin", "auto"])
+def test_accept_of_a_listener_that_nobody_serves(tmp_path: Path, rule: str) -> None:
+    """A worker that does not wait on every listener that is meant is never ready."""
+    listeners = ["--listen", "web=127.0.0.1:0", "--listen", "admin=127.0.0.1:0"]
+    options = ["--ready", rule, "--ready-timeout", "300ms", "--backoff", "10ms"]
+    with Master(tmp_path, *listeners, *options, "--", *SERVICE) as master:
+        assert master.wait() == 5
+        assert len(master.all("worker-late")) == 3
+        assert master.all("worker-ready") == []
+
+
+def test_notify(tmp_path: Path) -> None:
+    """READY=1 counts if it comes from the worker; a stranger's is logged and ignored."""
+    gate = _gate(tmp_path)
+    environ = ["--env", "TELL=notify", "--env", f"GATE={gate}"]
+    with Master(tmp_path, *TCP, *environ, "--ready", "notify", "--", *SERVICE) as master:
+        master.saw_line("generation 1 begins")
+        _pretend_to_be_ready(master)
+        assert master.saw("notify-ignored")["pid"] == os.getpid()
+        assert master.all("worker-ready") == []
+        gate.write_bytes(b"go")
+        master.ready()
+        assert fetch(master.port()).startswith("1 ")
+        check_stop(master)
+
+
+def _pretend_to_be_ready(master: Master) -> None:
+    (worker,) = master.workers()
+    address = psutil.Process(worker).environ()["NOTIFY_SOCKET"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(b"READY=1", address.replace("@", "\0", 1))
+
+
+def test_fd(tmp_path: Path) -> None:
+    """A newline on OVERSEER_READY_FD counts; that the worker waits for connections does not."""
+    gate = _gate(tmp_path)
+    environ = ["--env", "TELL=fd", "--env", f"GATE={gate}"]
+    with Master(tmp_path, *TCP, *environ, "--ready", "fd", "--", *SERVICE) as master:
+        master.saw_line("generation 1 begins")
+        assert master.all("worker-ready") == []
+        gate.write_bytes(b"go")
+        master.ready()
+        assert fetch(master.port()).startswith("1 ")
+        check_stop(master)
+
+
+@pytest.mark.parametrize("rule", ["notify", "fd"])
+def test_silence(tmp_path: Path, rule: str) -> None:
+    """A new version that serves and does not say so is rolled back; nobody notices."""
+    file = tmp_path / "env"
+    file.write_text(f"TELL={rule}\n")
+    options = ["--env-file", str(file), "--ready", rule, "--ready-timeout", "1s"]
+    with Master(tmp_path, *TCP, *options, "--", *SERVICE) as master:
+        master.ready()
+        file.write_text("TELL=nobody\n")
+        with Load(master.port()) as load:
+            master.send(signal.SIGUSR2)
+            rolled_back = master.saw("rollout-rolled-back")
+            master.saw("generation-gone", generation=2)
+            load.more(100)
+        assert "was not ready within 1 s" in rolled_back["reason"]
+        assert load.failures == []
+        assert load.bodies[-1].startswith("1 ")
+        check_stop(master)
+
+
+def test_http(tmp_path: Path) -> None:
+    """A 2xx counts if the new worker gave it; the old one's, on the same address, does not."""
+    file = tmp_path / "env"
+    file.write_text("HEALTH=200\n")
+    options = ["--env-file", str(file), "--ready", "http:/health", "--ready-timeout", "3s"]
+    with Master(tmp_path, *TCP, *options, "--", *SERVICE) as master:
+        master.ready()
+        file.write_text("HEALTH=500\n")
+        with Load(master.port()) as load:
+            load.more()
+            master.send(signal.SIGUSR2)
+            late = master.saw("rollout-rolled-back")
+            master.saw("generation-gone", generation=2)
+            load.more()
+            file.write_text("HEALTH=204\n")
+            committed = master.restart()
+            load.more()
+        assert "was not ready within 3 s" in late["reason"]
+        said = [fact["reason"] for fact in master.all("worker-not-ready-yet", worker="2/0#1")]
+        assert any("500" in reason for reason in said)
+        assert committed["generation"] == 3
+        assert load.failures == []
+        check_stop(master)
+
+
+def test_exec(tmp_path: Path) -> None:
+    """A command that exits with 0 counts; it knows the worker's pid, and is tried again."""
+    gate, found = tmp_path / "gate", tmp_path / "found"
+    command = f"sh -c 'test -e {gate} && echo $OVERSEER_WORKER_PID >{found}'"
+    with Master(tmp_path, *TCP, "--ready", f"exec:{command}", "--", *SERVICE) as master:
+        master.saw("worker-not-ready-yet")
+        assert master.all("worker-ready") == []
+        gate.touch()
+        master.ready()
+        assert [int(found.read_text())] == master.workers()
+        check_stop(master)
+
+
+def test_delay(tmp_path: Path) -> None:
+    """A worker that has been alive so long counts, whatever it does."""
+    with Master(tmp_path, *TCP, "--ready", "delay:300ms", "--", *SERVICE) as master:
+        assert master.saw("service-ready")["took"] >= 0.3
+        check_stop(master)
+
+
+def _gate(tmp_path: Path) -> Path:
+    """Return a FIFO: the program waits until the test has written to it."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    return gate
