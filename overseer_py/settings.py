@@ -75,11 +75,7 @@ def _dialects(text: str) -> tuple[str, ...]:
 
 
 def _name(text: str) -> str:
-    if (
-        not 0 < len(text) <= LONGEST_NAME
-        or set(text) & set("/ \t\n:")
-        or text.startswith((".", "-"))
-    ):
+    if len(text) > LONGEST_NAME or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", text):
         raise ValueError(f"{text!r} cannot be a name: up to 64 letters, digits, '.', '_', '-', '@'")
     return text
 

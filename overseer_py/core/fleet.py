@@ -111,6 +111,7 @@ class Fleet:
         for generation in (self.roster.current, self.roster.candidate):
             if generation:
                 generation.size = size
+        self._rollouts.scale(size)
         self._orders.report("scaled", workers=size)
 
     def _on_stop_requested(self, drain: bool, now: float) -> None:

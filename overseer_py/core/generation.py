@@ -29,15 +29,15 @@ class Generation:
     reason: str = ""  # why it was asked for
     since: float = 0.0  # when its rollout began
     workers: dict[int, Worker] = field(default_factory=dict)
-    launches: int = 0  # processes ever started for it; makes every WorkerId unique
+    launches: dict[int, int] = field(default_factory=dict)  # processes ever started, by slot
     opened: int = 0  # candidate: slots that it may fill so far (its batches)
     proven: int = 0  # candidate: slots in which it was ready and settled; the old ones may go
     settled_at: float | None = None  # candidate: when the present batch is proven
 
     def launch(self, slot: int) -> WorkerId:
         """Return an identity for the next process in this slot; never given twice."""
-        self.launches += 1
-        return WorkerId(self.number, slot, self.launches)
+        self.launches[slot] = launch = self.launches.get(slot, 0) + 1
+        return WorkerId(self.number, slot, launch)
 
     @property
     def reach(self) -> int:

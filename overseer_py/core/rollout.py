@@ -43,6 +43,11 @@ class Rollouts:
             policy = request.policy or waiting.policy  # a reread configuration is not lost
             self.pending = replace(request, policy=policy, size=request.size or waiting.size)
 
+    def scale(self, size: int) -> None:
+        """Let a waiting request bring no older size with it."""
+        if self.pending and self.pending.size:
+            self.pending = replace(self.pending, size=size)
+
     def begin(self, request: RolloutRequested, now: float) -> None:
         """Add a candidate; the very first generation of a service is current at once."""
         current = self._roster.current

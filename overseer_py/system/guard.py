@@ -2,9 +2,9 @@
 
 The parent-death signal asks the workers to drain, but it reaches neither those who ignore it nor
 what called setsid(2) and lost its parent.  So the master forks a guard, which blocks on a pipe and
-wakes up when that closes.  It gives the workers a second, then kills, by turns until nobody is left: the
-workers' groups and descendants, whoever was started with the master's pid in OVERSEER_PID, and
-whoever holds a listener that the master had made.
+wakes up when that closes.  It gives the workers a second, then kills, by turns until nobody is
+left: the workers' groups and descendants, whoever was started with the master's pid in
+OVERSEER_PID, and whoever holds a listener that the master had made.
 """
 
 from __future__ import annotations

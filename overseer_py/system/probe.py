@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -20,6 +21,8 @@ from overseer_py.system.launch import die_with, reset_signals
 
 ROUND = 2.0  # seconds that one child tries
 _ANSWER = 3.0  # seconds that an accepted request may take
+_REST = 0.25  # seconds that a piece of the rest of an answer may take
+_MOST_PIECES = 16
 _PAUSE = 0.002  # between two looks at who has accepted
 _LOOK = 0.25  # seconds for somebody to accept
 _MOST_AT_ONCE = 4
@@ -107,8 +110,18 @@ def _request(connection: socket.socket, target: Target) -> str:
     answer = b""
     while len(answer) < len(b"HTTP/1.1 200") and (data := connection.recv(64)):
         answer += data
+    _read_the_rest(connection)
     version, _, rest = answer.partition(b" ")
     if version.startswith(b"HTTP/") and rest[:1] == b"2":
         return ""
     said = answer[:12].decode(errors="replace") or "nothing"
     return f"GET {target.path} was answered with {said!r}"
+
+
+def _read_the_rest(connection: socket.socket) -> None:
+    """Let the server finish: many log a traceback when an answer is cut off."""
+    with suppress(OSError):
+        connection.settimeout(_REST)
+        for _ in range(_MOST_PIECES):
+            if not connection.recv(65536):
+                return

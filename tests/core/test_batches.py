@@ -17,12 +17,12 @@ def test_a_batch_drains_only_its_own_slots() -> None:
         7      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
                  batch-opened 2 slots=2
-                 spawn 2/1#2
-        8      ready 2/1#2
+                 spawn 2/1#1
+        8      ready 2/1#1
                  rollout-committed 2 reason=deploy took=3
-                 drain 1/1#2
-        9      exited 1/1#2 0
-                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+                 drain 1/1#1
+        9      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
                  generation-gone 1
         """
     )
@@ -42,12 +42,12 @@ def test_a_batch_settles_before_its_old_workers_drain() -> None:
         9      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
                  batch-opened 2 slots=2
-                 spawn 2/1#2
-        10     ready 2/1#2
+                 spawn 2/1#1
+        10     ready 2/1#1
         11     time passes
         12     time passes
                  rollout-committed 2 reason=deploy took=7
-                 drain 1/1#2
+                 drain 1/1#1
         """
     )
 
@@ -59,21 +59,21 @@ def test_a_slow_drain_holds_back_the_next_batch() -> None:
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=4
                  spawn 2/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         6      ready 2/0#1
-        6      ready 2/1#2
+        6      ready 2/1#1
                  drain 1/0#1
-                 drain 1/1#2
+                 drain 1/1#1
         20     time passes
         36     time passes
                  drain-timed-out 1/0#1
                  kill 1/0#1
-                 drain-timed-out 1/1#2
-                 kill 1/1#2
+                 drain-timed-out 1/1#1
+                 kill 1/1#1
         36     exited 1/0#1 137
                  worker-exited 1/0#1 how="exited 137" status=137 expected=yes
                  batch-opened 2 slots=3
-                 spawn 2/2#3
+                 spawn 2/2#1
         """
     )
 
@@ -90,12 +90,12 @@ def test_failure_in_the_second_batch_gives_the_slots_back() -> None:
         7      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
                  batch-opened 2 slots=2
-                 spawn 2/1#2
-        8      exited 2/1#2 1
-                 worker-exited 2/1#2 how="exited 1" status=1 expected=no
-                 rollout-rolled-back 2/1#2 reason="worker 2/1#2 exited 1 before it was ready"
-                 spawn 1/0#3
-        9      ready 1/0#3
+                 spawn 2/1#1
+        8      exited 2/1#1 1
+                 worker-exited 2/1#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/1#1 reason="worker 2/1#1 exited 1 before it was ready"
+                 spawn 1/0#2
+        9      ready 1/0#2
                  drain 2/0#1
         10     exited 2/0#1 0
                  worker-exited 2/0#1 how="exited 0" status=0 expected=yes
@@ -111,25 +111,25 @@ def test_failure_while_the_first_batch_still_drains() -> None:
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=3
                  spawn 2/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         6      ready 2/0#1
-        6      ready 2/1#2
+        6      ready 2/1#1
                  drain 1/0#1
-                 drain 1/1#2
-        7      exited 1/1#2 0
-                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+                 drain 1/1#1
+        7      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
                  batch-opened 2 slots=3
-                 spawn 2/2#3
-        8      exited 2/2#3 1
-                 worker-exited 2/2#3 how="exited 1" status=1 expected=no
-                 rollout-rolled-back 2/2#3 reason="worker 2/2#3 exited 1 before it was ready"
-                 spawn 1/1#4
+                 spawn 2/2#1
+        8      exited 2/2#1 1
+                 worker-exited 2/2#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/2#1 reason="worker 2/2#1 exited 1 before it was ready"
+                 spawn 1/1#2
         9      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
-                 spawn 1/0#5
-        10     ready 1/1#4
-                 drain 2/1#2
-        11     ready 1/0#5
+                 spawn 1/0#2
+        10     ready 1/1#2
+                 drain 2/1#1
+        11     ready 1/0#2
                  drain 2/0#1
         """
     )
@@ -147,17 +147,17 @@ def test_the_stand_in_may_crash_too() -> None:
         7      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
                  batch-opened 2 slots=2
-                 spawn 2/1#2
-        8      exited 2/1#2 1
-                 worker-exited 2/1#2 how="exited 1" status=1 expected=no
-                 rollout-rolled-back 2/1#2 reason="worker 2/1#2 exited 1 before it was ready"
-                 spawn 1/0#3
+                 spawn 2/1#1
+        8      exited 2/1#1 1
+                 worker-exited 2/1#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/1#1 reason="worker 2/1#1 exited 1 before it was ready"
+                 spawn 1/0#2
         9      exited 2/0#1 1
                  worker-exited 2/0#1 how="exited 1" status=1 expected=yes
                  generation-gone 2
-        10     exited 1/0#3 1
-                 worker-exited 1/0#3 how="exited 1" status=1 expected=no
-                 worker-backoff 1/0#3 delay=0.5 crashes=1
+        10     exited 1/0#2 1
+                 worker-exited 1/0#2 how="exited 1" status=1 expected=no
+                 worker-backoff 1/0#2 delay=0.5 crashes=1
         """
     )
 
@@ -174,17 +174,17 @@ def test_the_stand_in_outlives_crashes_of_the_owner() -> None:
         7      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
                  batch-opened 2 slots=2
-                 spawn 2/1#2
-        8      exited 2/1#2 1
-                 worker-exited 2/1#2 how="exited 1" status=1 expected=no
-                 rollout-rolled-back 2/1#2 reason="worker 2/1#2 exited 1 before it was ready"
-                 spawn 1/0#3
-        9      exited 1/0#3 1
-                 worker-exited 1/0#3 how="exited 1" status=1 expected=no
-                 worker-backoff 1/0#3 delay=0.5 crashes=1
+                 spawn 2/1#1
+        8      exited 2/1#1 1
+                 worker-exited 2/1#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/1#1 reason="worker 2/1#1 exited 1 before it was ready"
+                 spawn 1/0#2
+        9      exited 1/0#2 1
+                 worker-exited 1/0#2 how="exited 1" status=1 expected=no
+                 worker-backoff 1/0#2 delay=0.5 crashes=1
         9.5    time passes
-                 spawn 1/0#4
-        10     ready 1/0#4
+                 spawn 1/0#3
+        10     ready 1/0#3
                  drain 2/0#1
         """
     )
@@ -202,11 +202,11 @@ def test_batches_get_through_when_the_new_generation_is_smaller() -> None:
         7      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
                  batch-opened 2 slots=2
-                 spawn 2/1#2
-        8      ready 2/1#2
+                 spawn 2/1#1
+        8      ready 2/1#1
                  rollout-committed 2 reason=reload took=3
-                 drain 1/1#2
-                 drain 1/2#3
+                 drain 1/1#1
+                 drain 1/2#1
         """
     )
 
@@ -221,13 +221,13 @@ def test_batches_get_through_when_the_new_generation_is_bigger() -> None:
         6      ready 2/0#1
                  batch-opened 2 slots=2
                  drain 1/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         7      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
-        8      ready 2/1#2
+        8      ready 2/1#1
                  batch-opened 2 slots=3
-                 spawn 2/2#3
-        9      ready 2/2#3
+                 spawn 2/2#1
+        9      ready 2/2#1
                  rollout-committed 2 reason=reload took=4
                  generation-gone 1
         """

@@ -108,7 +108,7 @@ def test_the_current_generation_is_never_crowded_out() -> None:
     for number in (2, 3, 4):
         story.happens(number, "rollout deploy")
         story.happens(number, f"ready {number}/0#1")
-        story.happens(number, f"exited {number}/1#2 1")
+        story.happens(number, f"exited {number}/1#1 1")
     story.tells(
         """
         5      rollout deploy
@@ -116,6 +116,6 @@ def test_the_current_generation_is_never_crowded_out() -> None:
                  generation-crowded-out 2 limit=4
                  kill 2/0#1
                  spawn 5/0#1
-                 spawn 5/1#2
+                 spawn 5/1#1
         """
     )

@@ -12,15 +12,15 @@ def test_exclusive_waits_until_the_old_are_gone() -> None:
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=2
                  drain 1/0#1
-                 drain 1/1#2
+                 drain 1/1#1
         6      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
-        7      exited 1/1#2 0
-                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+        7      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
                  spawn 2/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         8      ready 2/0#1
-        8      ready 2/1#2
+        8      ready 2/1#1
                  rollout-committed 2 reason=deploy took=3
                  generation-gone 1
         """
@@ -51,23 +51,23 @@ def test_exclusive_failure_brings_the_old_back() -> None:
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=2
                  drain 1/0#1
-                 drain 1/1#2
+                 drain 1/1#1
         6      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
-        6      exited 1/1#2 0
-                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+        6      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
                  spawn 2/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         7      exited 2/0#1 1
                  worker-exited 2/0#1 how="exited 1" status=1 expected=no
                  rollout-rolled-back 2/0#1 reason="worker 2/0#1 exited 1 before it was ready"
-                 drain 2/1#2
-        8      exited 2/1#2 0
-                 worker-exited 2/1#2 how="exited 0" status=0 expected=yes
-                 spawn 1/0#3
-                 spawn 1/1#4
+                 drain 2/1#1
+        8      exited 2/1#1 0
+                 worker-exited 2/1#1 how="exited 0" status=0 expected=yes
+                 spawn 1/0#2
+                 spawn 1/1#2
                  generation-gone 2
-        9      ready 1/0#3
+        9      ready 1/0#2
         """
     )
 

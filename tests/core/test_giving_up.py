@@ -102,16 +102,16 @@ def test_the_service_goes_on_while_another_worker_is_ready() -> None:
         """
         5      exited 1/0#1 1
                  worker-exited 1/0#1 how="exited 1" status=1 expected=no
-                 spawn 1/0#3
-        6      exited 1/0#3 1
-                 worker-exited 1/0#3 how="exited 1" status=1 expected=no
-                 worker-backoff 1/0#3 delay=0.5 crashes=2
-        6.1    exited 1/1#2 1
+                 spawn 1/0#2
+        6      exited 1/0#2 1
+                 worker-exited 1/0#2 how="exited 1" status=1 expected=no
+                 worker-backoff 1/0#2 delay=0.5 crashes=2
+        6.1    exited 1/1#1 1
+                 worker-exited 1/1#1 how="exited 1" status=1 expected=no
+                 spawn 1/1#2
+        6.2    exited 1/1#2 1
                  worker-exited 1/1#2 how="exited 1" status=1 expected=no
-                 spawn 1/1#4
-        6.2    exited 1/1#4 1
-                 worker-exited 1/1#4 how="exited 1" status=1 expected=no
-                 gave-up 1/1#4 status=5 reason="worker 1/1#4 exited 1, crash 2 in a row"
+                 gave-up 1/1#2 status=5 reason="worker 1/1#2 exited 1, crash 2 in a row"
                  generation-gone 1
                  quit 5
         """
@@ -172,9 +172,9 @@ def test_giving_up_drains_what_is_left() -> None:
         1      exited 1/0#1 1
                  worker-exited 1/0#1 how="exited 1" status=1 expected=no
                  gave-up 1/0#1 status=5 reason="worker 1/0#1 exited 1, crash 1 in a row"
-                 drain 1/1#2
-        2      exited 1/1#2 0
-                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+                 drain 1/1#1
+        2      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
                  generation-gone 1
                  quit 5
         """
@@ -188,9 +188,9 @@ def test_on_exit_ends_with_the_status_of_the_worker() -> None:
         5      exited 1/0#1 42
                  worker-exited 1/0#1 how="exited 42" status=42 expected=no
                  service-exited 1/0#1 status=42 reason="worker 1/0#1 exited 42"
-                 drain 1/1#2
-        6      exited 1/1#2 0
-                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+                 drain 1/1#1
+        6      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
                  generation-gone 1
                  quit 42
         """

@@ -66,9 +66,9 @@ def test_a_reread_configuration_is_not_lost() -> None:
                  rollout-started 3 reason=signal workers=2
                  drain 1/0#1
                  spawn 3/0#1
-                 spawn 3/1#2
+                 spawn 3/1#1
         7      ready 3/0#1
-        7      ready 3/1#2
+        7      ready 3/1#1
         """
     )
     assert story.fleet.next_deadline() == 10
@@ -90,8 +90,8 @@ def test_a_second_reload_replaces_the_first() -> None:
                  rollout-rolled-back 2/0#1 reason="worker 2/0#1 exited 1 before it was ready"
                  rollout-started 3 reason=reload workers=3
                  spawn 3/0#1
-                 spawn 3/1#2
-                 spawn 3/2#3
+                 spawn 3/1#1
+                 spawn 3/2#1
                  generation-gone 2
         """
     )
@@ -104,13 +104,13 @@ def test_a_failed_reload_leaves_no_trace() -> None:
         5      rollout reload workers=2 settle=3
                  rollout-started 2 reason=reload workers=2
                  spawn 2/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         6      exited 2/0#1 1
                  worker-exited 2/0#1 how="exited 1" status=1 expected=no
                  rollout-rolled-back 2/0#1 reason="worker 2/0#1 exited 1 before it was ready"
-                 drain 2/1#2
-        7      exited 2/1#2 0
-                 worker-exited 2/1#2 how="exited 0" status=0 expected=yes
+                 drain 2/1#1
+        7      exited 2/1#1 0
+                 worker-exited 2/1#1 how="exited 0" status=0 expected=yes
                  generation-gone 2
         8      rollout signal
                  rollout-started 3 reason=signal workers=1

@@ -13,8 +13,8 @@ def test_first_start_serves_when_every_slot_is_ready() -> None:
         0      rollout start workers=2
                  service-starting 1 reason=start workers=2
                  spawn 1/0#1
-                 spawn 1/1#2
-        0.5    ready 1/1#2
+                 spawn 1/1#1
+        0.5    ready 1/1#1
         0.75   ready 1/0#1
                  service-ready 1 took=0.75
         """
@@ -45,12 +45,12 @@ def test_no_old_worker_drains_before_all_new_ones_are_ready() -> None:
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=2
                  spawn 2/0#1
-                 spawn 2/1#2
-        6      ready 2/1#2
+                 spawn 2/1#1
+        6      ready 2/1#1
         7      ready 2/0#1
                  rollout-committed 2 reason=deploy took=2
                  drain 1/0#1
-                 drain 1/1#2
+                 drain 1/1#1
         """
     )
 
@@ -62,11 +62,11 @@ def test_exit_before_ready_rolls_back() -> None:
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=2
                  spawn 2/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         6      ready 2/0#1
-        7      exited 2/1#2 1
-                 worker-exited 2/1#2 how="exited 1" status=1 expected=no
-                 rollout-rolled-back 2/1#2 reason="worker 2/1#2 exited 1 before it was ready"
+        7      exited 2/1#1 1
+                 worker-exited 2/1#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/1#1 reason="worker 2/1#1 exited 1 before it was ready"
                  drain 2/0#1
         8      exited 2/0#1 0
                  worker-exited 2/0#1 how="exited 0" status=0 expected=yes
@@ -83,13 +83,13 @@ def test_exit_while_settling_rolls_back() -> None:
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=2
                  spawn 2/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         6      ready 2/0#1
-        6      ready 2/1#2
+        6      ready 2/1#1
         8      exited 2/0#1 139
                  worker-exited 2/0#1 how="exited 139" status=139 expected=no
                  rollout-rolled-back 2/0#1 reason="worker 2/0#1 exited 139 before it was committed"
-                 drain 2/1#2
+                 drain 2/1#1
         9      time passes
         """
     )
@@ -137,9 +137,9 @@ def test_settle_counts_from_the_last_worker() -> None:
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=2
                  spawn 2/0#1
-                 spawn 2/1#2
+                 spawn 2/1#1
         6      ready 2/0#1
-        7      ready 2/1#2
+        7      ready 2/1#1
         9      time passes
         """
     )
@@ -149,7 +149,7 @@ def test_settle_counts_from_the_last_worker() -> None:
         10     time passes
                  rollout-committed 2 reason=deploy took=5
                  drain 1/0#1
-                 drain 1/1#2
+                 drain 1/1#1
         """
     )
 
@@ -164,8 +164,8 @@ def test_a_smaller_generation_drains_what_has_no_successor() -> None:
         6      ready 2/0#1
                  rollout-committed 2 reason=reload took=1
                  drain 1/0#1
-                 drain 1/1#2
-                 drain 1/2#3
+                 drain 1/1#1
+                 drain 1/2#1
         """
     )
 
@@ -184,8 +184,8 @@ def test_late_news_changes_nothing() -> None:
         6      rollout deploy
                  rollout-started 2 reason=deploy workers=1
                  spawn 2/0#1
-        6      ready 2/0#7
-        6      exited 2/0#7 1
+        6      ready 2/0#2
+        6      exited 2/0#2 1
         6      exited 9/0#1 1
         """
     )

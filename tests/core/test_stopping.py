@@ -12,11 +12,11 @@ def test_stop_drains_all_and_quits() -> None:
         5      stop
                  stopping drain=yes delay=0
                  drain 1/0#1
-                 drain 1/1#2
+                 drain 1/1#1
         6      exited 1/0#1 143
                  worker-exited 1/0#1 how="exited 143" status=143 expected=yes
-        7      exited 1/1#2 0
-                 worker-exited 1/1#2 how="exited 0" status=0 expected=yes
+        7      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
                  generation-gone 1
                  quit 0
         """
@@ -174,7 +174,7 @@ def test_stop_starts_nothing_that_was_just_due() -> None:
     for stop in ("stop", "stop now"):
         story = serving("workers=2")
         story.happens(5, "exited 1/0#1 1")
-        story.happens(6, "exited 1/0#3 1")
+        story.happens(6, "exited 1/0#2 1")
         answer = story.happens(6.5, stop)
         assert not [line for line in answer if line.startswith("spawn")]
 
@@ -227,16 +227,16 @@ def test_a_second_stop_kills() -> None:
         5      stop
                  stopping drain=yes delay=0
                  drain 1/0#1
-                 drain 1/1#2
+                 drain 1/1#1
         6      exited 1/0#1 0
                  worker-exited 1/0#1 how="exited 0" status=0 expected=yes
         7      stop
                  stopping drain=no delay=0
-                 kill 1/1#2
+                 kill 1/1#1
         8      stop
                  stopping drain=no delay=0
-        9      exited 1/1#2 137
-                 worker-exited 1/1#2 how="exited 137" status=137 expected=yes
+        9      exited 1/1#1 137
+                 worker-exited 1/1#1 how="exited 137" status=137 expected=yes
                  generation-gone 1
                  quit 0
         """
@@ -290,14 +290,14 @@ def test_a_stop_after_giving_up_keeps_the_status() -> None:
         5      exited 1/0#1 42
                  worker-exited 1/0#1 how="exited 42" status=42 expected=no
                  service-exited 1/0#1 status=42 reason="worker 1/0#1 exited 42"
-                 drain 1/1#2
+                 drain 1/1#1
         6      stop
                  stopping drain=yes delay=0
         7      stop
                  stopping drain=no delay=0
-                 kill 1/1#2
-        8      exited 1/1#2 137
-                 worker-exited 1/1#2 how="exited 137" status=137 expected=yes
+                 kill 1/1#1
+        8      exited 1/1#1 137
+                 worker-exited 1/1#1 how="exited 137" status=137 expected=yes
                  generation-gone 1
                  quit 42
         """

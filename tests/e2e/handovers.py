@@ -88,6 +88,12 @@ def check_losses(load: Load, handovers: list[Handover]) -> None:
     assert [f for f in load.failures if not any(_during(f, h) for h in handovers)] == []
 
 
+def check_killed(load: Load) -> None:
+    """Nothing was lost but, as one worker was killed, one request of each client."""
+    assert [f for f in load.failures if not f.failure.startswith(UNANSWERED)] == []
+    assert len(load.failures) <= CLIENTS
+
+
 def check_stop(master: Master) -> None:
     """The master is the process that it was, its stop exits with 0, and nothing is left of it."""
     assert master.process.poll() is None

@@ -15,6 +15,7 @@ import pytest
 
 from tests.load import Load, fetch
 from tests.master import HELLO, PATIENCE, ROOT
+from tests.needs import need
 
 SDBOX = str(ROOT / "tests" / "sdbox.sh")
 CANNOT = 77  # exit status of sdbox.sh where there can be no systemd in a box
@@ -153,12 +154,10 @@ def _configure(box: Box, name: str, text: str) -> None:
 @pytest.mark.parametrize("name", UNIT_NAMES)
 def test_systemd_understands_every_line(tmp_path: Path, name: str) -> None:
     """No key is unknown, no value is ignored: systemd-analyze has nothing to say."""
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("systemd-analyze is not installed")
     for source, target in UNIT_NAMES.items():
         text = (UNITS / source).read_text().replace("/usr/local/bin/overseer", "/bin/true")
         (tmp_path / target).write_text(text)
-    words = ["systemd-analyze", "verify", "--man=no", str(tmp_path / UNIT_NAMES[name])]
+    words = [need("systemd-analyze"), "verify", "--man=no", str(tmp_path / UNIT_NAMES[name])]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     # It looks at what these units refer to as well, which is this machine's business.
     about_ours = [line for line in done.stderr.splitlines() if "overseer" in line]
@@ -168,9 +167,8 @@ def test_systemd_understands_every_line(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in UNIT_NAMES if name.endswith(".service")])
 def test_a_unit_may_do_little_else(name: str) -> None:
     """The exposure that systemd computes is at most 3.0 of 10; 9.6 is a unit without a sandbox."""
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("systemd-analyze is not installed")
-    words = ["systemd-analyze", "security", "--offline=yes", "--threshold=30", str(UNITS / name)]
+    options = ["--offline=yes", "--threshold=30"]
+    words = [need("systemd-analyze"), "security", *options, str(UNITS / name)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,6 +1,8 @@
-"""Waits for connections on fd 3: ``waits.py epoll|poll|select|accept worker|thread|child SECONDS``.
+"""Waits for connections on fd 3: ``waits.py HOW WHERE SECONDS``.
 
-It begins to wait after so many seconds.  SIGTERM ends it.
+HOW      epoll, poll, select or accept; or never: looks again and again whether there is one
+WHERE    worker, thread or child
+SECONDS  later it begins to
 """
 
 import os
@@ -10,6 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+
+WORK = 0.005  # seconds that an answer takes
 
 
 def waiter(how: str, listener: socket.socket) -> Callable[[], object]:
@@ -24,6 +28,8 @@ def waiter(how: str, listener: socket.socket) -> Callable[[], object]:
             return poll.poll
         case "select":
             return lambda: select.select([listener], [], [])
+        case "never":
+            listener.setblocking(False)
     return lambda: None  # accept blocks
 
 
@@ -34,9 +40,13 @@ def serve(how: str) -> None:
     answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     while True:
         wait()
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            continue
         with connection:
             connection.recv(4096)
+            time.sleep(WORK)
             connection.sendall(answer)
 
 

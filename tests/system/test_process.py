@@ -74,7 +74,7 @@ def test_orphans_are_reaped() -> None:
     def run() -> list[int]:
         house = House()
         read_end, write_end = os.pipe()
-        code = "(exec sh -c 'echo $$; exec sleep 0') & exit 0"
+        code = "setsid sh -c 'echo $$; exec sleep 0' & exit 0"
         house.spawn(Launch(["sh", "-c", code], ENVIRON, stdout=write_end))
         os.close(write_end)
         house.wait()
