@@ -38,23 +38,27 @@ class Sockets:
         changed.
         """
         chosen: list[Listener] = [] if addresses else list(self._adopted)
-        fresh: list[Listener] = []
         try:
             for address in addresses:
-                found = self._find(address)
-                if not found:
-                    fresh += (found := [open_listener(address)])
-                chosen += found
+                chosen += self._find(address) or [open_listener(address)]
             _check_names(chosen)
         except Exception:
-            for listener in fresh:
-                self._close(listener)
+            for listener in chosen:
+                if listener not in self._open:
+                    self._close(listener)
             raise
         for listener in chosen:
             if listener not in self._open:
                 self._open.append(listener)
                 self._watch(listener)
         return chosen
+
+    def ignored(self, environ: Mapping[str, str]) -> str:
+        """Return why sockets that were handed over are not taken; empty if there is no reason."""
+        meant = environ.get("LISTEN_PID", "")
+        if "LISTEN_FDS" not in environ or meant == str(os.getpid()):
+            return ""
+        return f"LISTEN_PID is {meant or 'not set'}, this is {os.getpid()}: started by a wrapper?"
 
     def own_inodes(self) -> list[int]:
         """Return the sockets that nobody but this master and its workers may hold."""

@@ -57,6 +57,7 @@ class Supervisor:
         self.why = ""  # why the master ends, if not because it was asked to
         self._events: deque[Event] = deque()
         self._status: int | None = None
+        self._environ = sources.environ
         self._loop = Loop()
         self._outlet = Outlet(2, self._loop)
         self._log = open_log(self._outlet, settings.log_format, settings.log_level)
@@ -82,6 +83,8 @@ class Supervisor:
         self._loop.watch(self._signals.fd, IN, self._on_signals)
         self._loop.watch(self._inbox.fd, IN, self._on_messages)
         self._log.info("overseer-started", name=settings.name, pid=os.getpid(), version=__version__)
+        if ignored := self._sockets.ignored(self._environ):
+            self._log.warning("sockets-ignored", reason=ignored)
         self._announce_listeners()
         self.post(RolloutRequested("start", settings.policy(), settings.workers))
         while self._status is None:
@@ -111,10 +114,12 @@ class Supervisor:
         if deadline is not None and deadline <= now:
             self.post(TimePassed())
         while self._events:
-            event = self._events.popleft()
-            for action in self._fleet.handle(event, now):
-                self._protect(partial(self.perform, action))
+            self._protect(partial(self._handle, self._events.popleft(), now))
         self._protect(lambda: self._systemd.tick(now))
+
+    def _handle(self, event: Event, now: float) -> None:
+        for action in self._fleet.handle(event, now):
+            self._protect(partial(self.perform, action))
 
     def _timeout(self, now: float) -> float | None:
         due = (self._fleet.next_deadline(), self._crew.next_look(), self._systemd.due())

@@ -50,6 +50,8 @@ class Outlet:
 
     def write(self, data: bytes) -> None:
         """Write now, later, or not at all if the reader is stuck or gone."""
+        if not data:  # to a socket it would be a message, and to its reader the end
+            return
         if self._waiting and self._size + len(data) > _BACKLOG:
             self.dropped += 1
             return

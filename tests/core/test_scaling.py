@@ -191,6 +191,7 @@ def test_scaling_outlasts_an_older_reload_that_waits() -> None:
         9      ready 2/1#1
                  rollout-committed 2 reason=deploy took=4
                  rollout-started 3 reason=reload workers=2
+                 drain 1/1#1
                  drain 1/0#1
                  spawn 3/0#1
                  spawn 3/1#1

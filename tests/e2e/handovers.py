@@ -95,7 +95,7 @@ def check_killed(load: Load) -> None:
 
 
 def check_stop(master: Master) -> None:
-    """The master is the process that it was, its stop exits with 0, and nothing is left of it."""
+    """See that the master is the process it was, that its stop exits with 0 and leaves nothing."""
     assert master.process.poll() is None
     assert {psutil.Process(pid).ppid() for pid in master.workers()} == {master.pid}
     family = psutil.Process(master.pid).children(recursive=True)

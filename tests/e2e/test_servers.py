@@ -53,7 +53,7 @@ def serves_through_restarts(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_uvicorn(tmp_path: Path, workers: int) -> None:
-    """uvicorn goes on; at TERM it closes what it has accepted and not read, and loses only that."""
+    """Uvicorn goes on; at TERM it closes what it has accepted and not read, and loses only that."""
     command = [*UVICORN, *(["--workers", "2"] if workers > 1 else []), "asgi_app:app"]
     serves_through_restarts(tmp_path, PYTHONPATH, command, loses=True)
 
@@ -66,7 +66,7 @@ def test_gunicorn(tmp_path: Path, kind: str) -> None:
 
 
 def test_hypercorn(tmp_path: Path) -> None:
-    """Hypercorn goes on; at TERM it closes what it has accepted and not read, and loses only that."""
+    """Hypercorn goes on; at TERM it closes what it has accepted and not read: only that is lost."""
     command = [*HYPERCORN, "asgi_app:app"]
     serves_through_restarts(tmp_path, PYTHONPATH, command, loses=True)
 

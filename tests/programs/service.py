@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         health = self.path == "/health"
         body = f"{os.environ['OVERSEER_GENERATION']} {os.getpid()}\n".encode()
         self.send_response(int(os.environ.get("HEALTH", "200")) if health else 200)
