@@ -71,7 +71,10 @@ def _renderer(form: str) -> list[structlog.typing.Processor]:
         case "logfmt":
             first = ["timestamp", "level", "event"]
             return [_plain, structlog.processors.LogfmtRenderer(key_order=first)]
-    return [_for_people, structlog.dev.ConsoleRenderer(colors=os.isatty(2), pad_event_to=22)]
+    return [
+        _for_people,
+        structlog.dev.ConsoleRenderer(colors=os.isatty(2), sort_keys=False),
+    ]
 
 
 def _in_order(_: object, __: str, event: EventDict) -> EventDict:

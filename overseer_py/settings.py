@@ -46,6 +46,23 @@ class Option:
     short: str = ""
     repeat: bool = False
     flag: bool = False  # takes no value
+    shown: str = ""  # the default as a user would say it, where its value does not
+
+
+def as_written(value: object) -> str:
+    """Return a default as the user would write it; empty if there is none."""
+    match value:
+        case None | False | () | "":
+            return ""
+        case float():
+            return f"{value:g}s"
+        case signal.Signals():
+            return value.name.removeprefix("SIG")
+        case ReadyRule():
+            return str(value)
+        case tuple():
+            return ",".join(map(str, value))
+    return str(value)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -81,7 +98,7 @@ def _name(text: str) -> str:
 
 
 def _opt(default: Any, help: str, parse: Callable[[str], object] = str, **how: Any) -> Any:  # noqa: A002, ANN401
-    metadata = {"option": Option(help, parse, **how)}
+    metadata = {"option": Option(help, parse, **{"shown": as_written(default), **how})}
     return field(default=default, metadata=metadata)
 
 
@@ -89,7 +106,7 @@ def _opt(default: Any, help: str, parse: Callable[[str], object] = str, **how: A
 class Settings:
     """One service as the user described it; times in seconds."""
 
-    name: str = _opt("", "Names the instance.  [the program's stem]", _name, short="n")
+    name: str = _opt("", "Names the instance.", _name, short="n", shown="the program's stem")
     listen: tuple[str, ...] = _opt(
         (),
         "A listener; the i-th is fd 3+i in the worker.  HOST:PORT, :PORT, [V6]:PORT, "
@@ -120,6 +137,7 @@ class Settings:
         "exclusive (the old go first while connections wait).",
         values.surge,
         metavar="all|N|exclusive",
+        shown="all",
     )
     drain_signal: signal.Signals = _opt(
         signal.SIGTERM, "Asks a worker to drain.", values.signal_number, metavar="SIG"
@@ -145,7 +163,10 @@ class Settings:
         signal.SIGUSR2, "Asks the master for a rollout.", values.signal_number, metavar="SIG"
     )
     chdir: str = _opt(
-        "", "Run workers here; links are resolved anew for every generation.", metavar="DIR"
+        "",
+        "Run workers here; links are resolved anew for every generation.",
+        metavar="DIR",
+        shown="$PWD",
     )
     env: tuple[tuple[str, str], ...] = _opt(
         (), "A variable for the workers.", _variable, metavar="K=V", repeat=True

@@ -46,7 +46,8 @@ def _option(key: str, option: Option) -> Callable[[Command], Command]:
     if option.flag:
         return click.option(*names, key, is_flag=True, help=option.help)
     metavar = option.metavar or key.upper()
-    return click.option(*names, key, multiple=option.repeat, metavar=metavar, help=option.help)
+    text = f"{option.help}  [{option.shown}]" if option.shown else option.help
+    return click.option(*names, key, multiple=option.repeat, metavar=metavar, help=text)
 
 
 @click.command(
