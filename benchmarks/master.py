@@ -49,7 +49,7 @@ class Row:
     def fastest(self, name: str) -> str:
         """Return the shortest of these times in ms: the run that was disturbed least."""
         values = self.samples.get(name)
-        return f"({min(values) * 1000:.0f})" if values else ""
+        return f" ({min(values) * 1000:.0f})" if values else ""
 
 
 def smaps(pid: int) -> dict[str, float]:
@@ -140,7 +140,7 @@ def measure(peer: Peer, runs: int, idle: float) -> list[Row]:
 def cells(row: Row) -> list[str]:
     """Return the row of the table."""
     sizes = [row.shown(name, 1 / 1024, 1) for name in ("rss", "pss", "uss")]
-    times = [f"{row.shown(name, 1000)} {row.fastest(name)}" for name in ("ready", "answer")]
+    times = [f"{row.shown(name, 1000)}{row.fastest(name)}" for name in ("ready", "answer")]
     return [row.title, *sizes, row.shown("wakes"), *times]
 
 

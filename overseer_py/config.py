@@ -82,7 +82,7 @@ class Sources:
     def _strange_variables(self) -> Iterator[str]:
         for variable in sorted(self.environ):
             if variable.startswith(PREFIX) and variable not in {*OWN_VARIABLES, *WORKER_VARIABLES}:
-                yield f"environment: {variable}: unknown{did_you_mean(variable, VARIABLES)}"
+                yield f"environment: {variable}: unknown{did_you_mean(variable, VARIABLES, PREFIX)}"
 
 
 def _read_file(path: str) -> Mapping[str, object]:
@@ -135,7 +135,7 @@ def _text(raw: object) -> str:
 def _texts(raw: object) -> list[str]:
     match raw:
         case str():  # a variable of the environment, split as a shell would
-            return shlex.split(raw)
+            return shlex.split(_text(raw))
         case Mapping():  # [env] A = "1"
             return [f"{name}={_text(value)}" for name, value in raw.items()]
         case list() | tuple():

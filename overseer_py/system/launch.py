@@ -46,7 +46,7 @@ class Launch:
 
 def become(launch: Launch, master: int, report_fd: int) -> NoReturn:
     """Turn this freshly forked process into the program; never return."""
-    step = "set up"
+    step = "set up its descriptors"
     try:
         os.setpgid(0, 0)
         report_fd = place(report_fd, launch)

@@ -36,6 +36,7 @@ def test_auto_when_busy(tmp_path: Path, address: str) -> None:
     address = address.format(tmp_path)
     command = program("waits", "never", "worker", "0")
     with Master(tmp_path, "--listen", address, "--", *command) as master:
+        master.saw("listening")
         place = f"{tmp_path}/web.sock" if address.startswith("unix") else master.port()
         with Load(place, CLIENTS) as load:
             master.ready()

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,12 +30,17 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = False
+    timeout = 0.05
+    stopping = False
 
     def __init__(self) -> None:
         super().__init__(("", 0), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = socket.socket(fileno=3)
-        self.socket.setblocking(False)  # another process may take what select has seen
+        self.socket.setblocking(False)  # another process may take what poll has seen
+
+    def stop(self, *_: object) -> None:
+        self.stopping = True  # a handler that starts a thread can meet a lock that it interrupted
 
 
 def tell() -> None:
@@ -58,9 +62,10 @@ def main() -> None:
         Path(gate).read_bytes()
     time.sleep(float(os.environ.get("START", "0")))
     server = Server()
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    signal.signal(signal.SIGTERM, server.stop)
     tell()
-    server.serve_forever(poll_interval=0.05)
+    while not server.stopping:
+        server.handle_request()
     server.server_close()
 
 
