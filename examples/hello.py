@@ -11,7 +11,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+STOP = {signal.SIGTERM, signal.SIGINT}
 
 
 class Hello(BaseHTTPRequestHandler):
@@ -34,35 +37,27 @@ class Server(ThreadingHTTPServer):
     """Takes the listening socket that it is given, and finishes what it has when asked to stop."""
 
     daemon_threads = False  # so that server_close() waits for the requests in progress
-    timeout = 0.05  # seconds until the loop looks whether it shall end
-    stopping = False
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(("", 0), Hello, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
 
-    def stop(self, *_: object) -> None:
-        """Note that it shall end: a signal handler can interrupt anything, so it does no more."""
-        self.stopping = True
-
-    def serve(self) -> None:
-        """Answer until told to stop, then finish what was begun."""
-        while not self.stopping:
-            self.handle_request()
-        self.server_close()
-
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM, then finish what was begun."""
     try:
         listener = socket.socket(fileno=3)
     except OSError:
         sys.exit("no socket at fd 3; try: overseer run --listen :8000 -- python3 examples/hello.py")
     listener.setblocking(False)  # another worker may take the connection that woke this one
     server = Server(listener)
-    signal.signal(signal.SIGTERM, server.stop)
-    server.serve()
+    # Waited for, not handled: a handler that calls shutdown() can meet a lock that it interrupted.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    threading.Thread(target=server.serve_forever, args=[0.05]).start()
+    signal.sigwait(STOP)
+    server.shutdown()
+    server.server_close()
 
 
 if __name__ == "__main__":

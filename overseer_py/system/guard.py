@@ -71,6 +71,7 @@ class Guard:
     def _on_exit(self, _how: str, _status: int) -> None:
         """Replace a guard that somebody has killed."""
         os.close(self._write_end)
+        self._write_end = -1  # another's number soon, should the next one not start
         if not self._closing:
             self._start()
 

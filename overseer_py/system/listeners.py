@@ -106,6 +106,7 @@ class Listener:
             with suppress(OSError):
                 if _inode(path) == self.inode:
                     os.unlink(path)
+        self.inode = None  # once closed, the number may become another file's
         self.socket.close()
 
 

@@ -3,25 +3,30 @@
 import os
 import signal
 import sys
+import threading
 
 sys.path.insert(0, os.environ["EXAMPLES"])
 
 import hello
 
+
+def stay():
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.stderr.write(f"stray {os.getpid()}\n")
+    sys.stderr.flush()
+    while True:
+        signal.pause()
+
+
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        os.setpgid(0, 0)
         if os.fork() == 0:
-            os.setsid()
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            print(f"stray {os.getpid()}", file=sys.stderr, flush=True)
-            while True:
-                signal.pause()
+            stay()
         os._exit(0)
     os._exit(0)
 os.wait()
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "stubborn" in sys.argv:
-    signal.signal = lambda *_: None  # hello's handler for TERM is not installed either
+    signal.sigwait = lambda _: threading.Event().wait()
 hello.main()

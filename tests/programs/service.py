@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,17 +31,12 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = False
-    timeout = 0.05
-    stopping = False
 
     def __init__(self) -> None:
         super().__init__(("", 0), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = socket.socket(fileno=3)
         self.socket.setblocking(False)  # another process may take what poll has seen
-
-    def stop(self, *_: object) -> None:
-        self.stopping = True  # a handler that starts a thread can meet a lock that it interrupted
 
 
 def tell() -> None:
@@ -62,10 +58,11 @@ def main() -> None:
         Path(gate).read_bytes()
     time.sleep(float(os.environ.get("START", "0")))
     server = Server()
-    signal.signal(signal.SIGTERM, server.stop)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=server.serve_forever, args=[0.05]).start()
     tell()
-    while not server.stopping:
-        server.handle_request()
+    signal.sigwait({signal.SIGTERM})
+    server.shutdown()
     server.server_close()
 
 

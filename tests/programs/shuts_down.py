@@ -4,10 +4,18 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 sys.path.insert(0, os.environ["EXAMPLES"])
 
 import hello
 
-signal.signal(signal.SIGUSR1, lambda *_: socket.socket(fileno=os.dup(3)).shutdown(socket.SHUT_RDWR))
+
+def shut_down():
+    signal.sigwait({signal.SIGUSR1})
+    socket.socket(fileno=os.dup(3)).shutdown(socket.SHUT_RDWR)
+
+
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+threading.Thread(target=shut_down, daemon=True).start()
 hello.main()

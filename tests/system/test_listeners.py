@@ -376,10 +376,15 @@ def test_only_its_own_path_is_removed(opened: Open, tmp_path: Path) -> None:
     first.close()
     meets(second, str(path)).close()
     path.unlink()
-    second.close()
     path.write_text("precious", encoding="ascii")
-    second.close()
-    assert path.exists()
+    for _ in range(2):  # once closed, the inode's number may be used again
+        second.close()
+        assert path.exists()
+    third = opened(f"unix:{tmp_path}/other.sock")
+    third.close()
+    Path(f"{tmp_path}/other.sock").write_text("precious", encoding="ascii")
+    third.close()
+    assert Path(f"{tmp_path}/other.sock").exists()
 
 
 # -- shut down by a worker ----------------------------------------------------------------------
@@ -595,7 +600,7 @@ def test_what_was_handed_over_must_listen() -> None:
         with pytest.raises(ListenerError, match="listen fd:3: Bad file descriptor; is LISTEN_FDS"):
             adopt(environ_of(1), os.getpid())
         os.dup2(0, 3)
-        with pytest.raises(ListenerError, match="listen fd:3: .*non-socket; is LISTEN_FDS right"):
+        with pytest.raises(ListenerError, match=r"listen fd:3: .*non-socket; is LISTEN_FDS right"):
             adopt(environ_of(1), os.getpid())
         one, _two = socket.socketpair()
         os.dup2(one.fileno(), 3)

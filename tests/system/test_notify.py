@@ -239,5 +239,3 @@ def test_a_watchdog_is_for_the_process_that_it_names(systemd: socket.socket) -> 
             assert manager.watchdog == seconds
     with closing(ServiceManager({"WATCHDOG_USEC": "3000000"})) as manager:
         assert manager.watchdog is None  # nobody to tell
-
-

@@ -198,7 +198,7 @@ def test_devices(loop: Loop, path: str, dropped: int) -> None:
 
 
 def test_one_huge_chunk_is_taken(loop: Loop) -> None:
-    """What is larger than all that is kept passes if nothing waits, in as many turns as it takes."""
+    """What is larger than all that is kept passes if nothing waits, in however many turns."""
     reader, writer = os.pipe()
     with closing(Outlet(writer, loop)) as outlet:
         outlet.write(b"y" * (3 << 20))

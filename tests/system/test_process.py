@@ -73,13 +73,15 @@ def test_orphans_are_reaped() -> None:
 
     def run() -> list[int]:
         house = House()
-        read_end, write_end = os.pipe()
-        code = "setsid sh -c 'echo $$; exec sleep 0' & exit 0"
-        house.spawn(Launch(["sh", "-c", code], ENVIRON, stdout=write_end))
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        gate, opens = os.pipe2(os.O_CLOEXEC)
+        code = "(setsid sh -c 'echo $$; read x <&3' &); read x <&3"
+        house.spawn(Launch(["sh", "-c", code], ENVIRON, fds=[gate], stdout=write_end))
         os.close(write_end)
-        house.wait()
         with open(read_end, encoding="ascii") as pipe:
-            orphan = int(pipe.read())
+            orphan = int(pipe.readline())
+        os.close(opens)
+        house.wait()
         while os.path.exists(f"/proc/{orphan}"):
             house.turn()
         return procfs.children(os.getpid())
@@ -158,6 +160,25 @@ def test_a_kill_takes_the_whole_group() -> None:
         return house.wait(), os.read(read_end, 1)  # the end: the sleep is gone, too
 
     assert apart(run) == (("was killed by SIGKILL", 137), b"")
+
+
+def test_a_kill_takes_descendants_without_a_mark() -> None:
+    """A child in a session of its own, and with an empty environment, is found by its parent."""
+
+    def run() -> tuple[tuple[str, int], str]:
+        house = House()
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        code = """setsid env -i sh -c 'trap "" TERM; echo up; exec sleep infinity' & wait"""
+        process = house.spawn(
+            Launch(["sh", "-c", code], {**ENVIRON, **MARK}, stdout=write_end), MARK
+        )
+        os.close(write_end)
+        with open(read_end, encoding="ascii") as pipe:
+            assert pipe.readline() == "up\n"
+            house.children.kill(process)
+            return house.wait(), pipe.read()
+
+    assert apart(run) == (("was killed by SIGKILL", 137), "")
 
 
 @pytest.mark.parametrize("parent", ["signal.pause()", "os._exit(0)", "os.kill(os.getpid(), 9)"])
@@ -263,7 +284,7 @@ while True:
     def run() -> tuple[list[str], bool, tuple[str, int]]:
         house = House()
         read_end, write_end = os.pipe()
-        inner = f'cd / && exec 0<&3 && "$0" "$@"; true'  # noqa: F541 - braces are the shell's
+        inner = 'cd / && exec 0<&3 && "$0" "$@"; true'
         held, release = os.pipe()
         launch = Launch(
             ["sh", "-c", inner, *PYTHON, server],
