@@ -167,10 +167,7 @@ def _check(settings: Settings) -> Settings:
 def _addresses(settings: Settings) -> tuple[Address, ...]:
     addresses: list[Address] = []
     for index, text in enumerate(settings.listen):
-        try:
-            found = address.parse(text, index)
-        except ValueError as error:
-            raise ConfigError(f"listen: {error}") from error
+        found = address.parse(text, index)  # it was parsed before, as an option
         if any(found.name == other.name for other in addresses):
             raise ConfigError(f"listen: {text!r}: a listener is named {found.name} already")
         addresses.append(found)

@@ -98,8 +98,10 @@ def _signed(claim: Claim) -> Claim:
 
 
 def _owner(fd: int) -> tuple[int, int]:
-    words = os.pread(fd, 64, 0).split()
-    return (int(words[0]), int(words[1])) if len(words) == 2 else (0, 0)  # noqa: PLR2004
+    match [int(word) for word in os.pread(fd, 64, 0).split() if word.isdigit()]:
+        case [pid, start]:
+            return pid, start
+    return 0, 0
 
 
 def _same_file(fd: int, path: Path) -> bool:

@@ -69,7 +69,7 @@ def resolve(plan: Plan, environ: Mapping[str, str], start_directory: str) -> Rec
     try:
         argv = handover.fill_in(settings.command, inherited)
     except KeyError as error:
-        have = ", ".join(listener.name for listener in inherited) or "none; add --listen"
+        have = ", ".join(f"{o.name} at {o.address}" for o in inherited) or "none; add --listen"
         raise ConfigError(
             f"command: {error.args[0]}: no listener for it (there is: {have})"
         ) from None

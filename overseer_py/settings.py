@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from overseer_py import values
+from overseer_py import address, values
 from overseer_py.core.policy import OnExit, Policy
 from overseer_py.values import ReadyRule
 
@@ -65,6 +65,11 @@ def as_written(value: object) -> str:
     return str(value)
 
 
+def _address(text: str) -> str:
+    address.parse(text, 0)  # names need to know the others: config.py parses them all once more
+    return text
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """Return a parser that takes one of the given words."""
 
@@ -111,6 +116,7 @@ class Settings:
         (),
         "A listener; the i-th is fd 3+i in the worker.  HOST:PORT, :PORT, [V6]:PORT, "
         "unix:/path, udp:HOST:PORT, fd:NAME.",
+        _address,
         metavar="[NAME=]ADDR",
         short="l",
         repeat=True,
@@ -233,7 +239,7 @@ def _script(words: list[str]) -> str:
     for index, word in enumerate(words):
         if word == "-m":
             return "".join(words[index + 1 : index + 2])
-        if word in ("-c", "-e", "--eval"):
+        if re.fullmatch(r"-[A-Za-z]*[ce]|--eval|--print", word):  # also ``bash -lc``
             return ""
         if not word.startswith("-"):
             return PurePath(word).name

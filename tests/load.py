@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -92,7 +93,7 @@ class Load:
     def longest_gap(self) -> float:
         """Return the longest time between two answers, in seconds."""
         ends = sorted(answer.ended for answer in self.answers)
-        return max(b - a for a, b in zip(ends, ends[1:], strict=False))
+        return max(b - a for a, b in pairwise(ends))
 
     def __enter__(self) -> Self:
         for thread in self._threads:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,13 +44,12 @@ class Master:
         wrapper: Sequence[str] = (),
         log_format: str = "json",
     ) -> None:
-        """``wrapper`` is a command to put in front, such as strace or unshare."""
+        """Start it; ``wrapper`` is a command to put in front, such as strace or unshare."""
         self.facts: list[Fact] = []
         self.stderr: list[str] = []  # lines that are no facts: the workers' own
         self._news = threading.Condition()
         self._ended = False
         environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), **(env or {})}
-        environ.pop("NOTIFY_SOCKET", None) if not (env and "NOTIFY_SOCKET" in env) else None
         options = ["--log-format", log_format] if log_format else []
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, "-m", "overseer_py", "run", *options, *arguments],
@@ -81,7 +81,9 @@ class Master:
 
     # -- facts ---------------------------------------------------------------------------
 
-    def saw(self, event: str, *, after: int = 0, patience: float = PATIENCE, **facts: object) -> Fact:
+    def saw(
+        self, event: str, *, after: int = 0, patience: float = PATIENCE, **facts: object
+    ) -> Fact:
         """Wait for the first such fact at or behind position ``after``; return it."""
 
         def found() -> Fact | None:
@@ -163,6 +165,11 @@ class Master:
         """Return every process below the master."""
         return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
 
+    def guards(self) -> list[int]:
+        """Return the pids of the guards (one, but for the moment of its replacement)."""
+        children = psutil.Process(self.pid).children()
+        return [child.pid for child in children if _name(child) == "overseer-guard"]
+
     def wait(self, patience: float = PATIENCE) -> int:
         """Wait until the master has ended and all its output is read; return its status."""
         try:
@@ -184,17 +191,13 @@ class Master:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         family: list[psutil.Process] = []
-        try:
+        with suppress(psutil.NoSuchProcess):
             family = psutil.Process(self.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            pass
         if self.process.poll() is None:
             self.process.kill()
         for process in family:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         self.process.wait()
         self._reader.join(PATIENCE)
         if self.process.stdout:
@@ -203,6 +206,13 @@ class Master:
             self.process.stderr.close()
         if error:
             sys.stderr.write(f"the master's log:\n{self.transcript()}\n")
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return Path(f"/proc/{process.pid}/comm").read_text().strip()
+    except OSError:  # it has ended meanwhile
+        return ""
 
 
 def _matches(fact: Fact, event: str, facts: Mapping[str, object]) -> bool:

@@ -407,7 +407,7 @@ def test_what_excludes_each_other() -> None:
 
 def test_addresses_are_checked_together() -> None:
     """A bad address names itself, and two listeners cannot share a name."""
-    assert fails(listen=("nonsense",)).startswith("listen: 'nonsense' is no address; write HOST:")
+    assert fails(listen=("nonsense",)).startswith("--listen: 'nonsense' is no address; write HOST:")
     assert fails(listen=("a=:1", "a=:2")) == "listen: 'a=:2': a listener is named a already"
     assert fails(listen=("listener-1=:1", ":2")) == (
         "listen: ':2': a listener is named listener-1 already"

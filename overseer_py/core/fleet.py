@@ -201,14 +201,18 @@ class Fleet:
                 raise AssertionError(f"worker {worker.id}: a killed worker has no deadline")
 
     def _on_late(self, worker: Worker) -> None:
-        """Kill a worker that was not ready in time; for a candidate that is the end."""
+        """End a worker that was not ready in time; for a candidate that is the end.
+
+        A candidate's workers drain: by a shared listener they may have clients already.
+        """
         generation = self.roster.home(worker)
-        worker.late, worker.crashes = True, worker.crashes + 1
         how = f"was not ready within {generation.policy.ready_timeout:g} s"
         self._orders.report("worker-late", worker.id, how=how)
-        self._orders.kill(worker)
         if generation.role is Role.CANDIDATE:
             self._rollouts.fail(generation, f"worker {worker.id} {how}", worker.id)
+        else:
+            worker.late, worker.crashes = True, worker.crashes + 1
+            self._orders.kill(worker)
 
     # -- joint rules: the fleet as a whole ---------------------------------------------------
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
+from overseer_py.errors import LaunchError
 from overseer_py.system import libc, procfs
 from overseer_py.system.process import Children
 
@@ -36,12 +37,16 @@ class Guard:
         self._workers: set[int] = set()
         self._listeners: set[int] = set()
         self._closing = False
+        self._write_end = -1
         self._start()
 
     def worker(self, pid: int) -> None:
         """Tell of a new worker."""
         self._workers.add(pid)
-        self._say(f"worker {pid}")
+        if self._write_end < 0:  # it could not be replaced when it died: now, perhaps
+            self._try_start()
+        else:
+            self._say(f"worker {pid}")
 
     def gone(self, pid: int) -> None:
         """Tell that a worker has ended."""
@@ -58,11 +63,17 @@ class Guard:
         self._closing = True
 
     def _start(self) -> None:
-        self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._write_end, False)
-        run = partial(watch, self._read_end, os.getpid(), self._keep)
-        self._children.fork(run, {}, self._on_exit)
-        os.close(self._read_end)
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(write_end, False)
+        try:
+            run = partial(watch, read_end, os.getpid(), self._keep)
+            self._children.fork(run, {}, self._on_exit)
+        except LaunchError:
+            os.close(write_end)
+            raise
+        finally:
+            os.close(read_end)
+        self._write_end = write_end
         for pid in self._workers:
             self._say(f"worker {pid}")
         for inode in self._listeners:
@@ -73,6 +84,11 @@ class Guard:
         os.close(self._write_end)
         self._write_end = -1  # another's number soon, should the next one not start
         if not self._closing:
+            self._try_start()
+
+    def _try_start(self) -> None:
+        """Start a guard; out of descriptors or processes, the next worker tries again."""
+        with suppress(OSError, LaunchError):
             self._start()
 
     def _say(self, line: str) -> None:

@@ -93,7 +93,9 @@ def test_a_new_master_waits_for_what_the_killed_one_left(tmp_path: Path) -> None
         first.ready()
         port = first.port()
         os.kill(first.pid, signal.SIGKILL)
-        second = Master(tmp_path, "--name", "daemonizes", "--listen", f"127.0.0.1:{port}", "--", *HELLO)
+        second = Master(
+            tmp_path, "--name", "daemonizes", "--listen", f"127.0.0.1:{port}", "--", *HELLO
+        )
         with second:
             second.ready()
             assert second.stop() == 0
@@ -105,23 +107,15 @@ def test_a_killed_guard_is_replaced(tmp_path: Path) -> None:
         tmp_path, "--listen", "127.0.0.1:0", "--", *program("daemonizes", "stubborn"), env=EXAMPLES
     ) as master:
         master.ready()
-        (guard,) = _guards(master)
+        (guard,) = master.guards()
         os.kill(guard, signal.SIGKILL)
         give_up_at = time.monotonic() + PATIENCE
-        while not (new := [g for g in _guards(master) if g != guard]):
+        while not (new := [g for g in master.guards() if g != guard]):
             assert time.monotonic() < give_up_at
         family = master.descendants()
         assert len(new) == 1
         os.kill(master.pid, signal.SIGKILL)
         assert ended(family, within=2.0)
-
-
-def _guards(master: Master) -> list[int]:
-    return [
-        pid
-        for pid in master.descendants()
-        if Path(f"/proc/{pid}/comm").read_text().strip() == "overseer-guard"
-    ]
 
 
 def test_a_stop_leaves_no_stray(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
         ),
         (
             ["--listen", "nonsense", "--", "true"],
-            "overseer: listen: 'nonsense' is no address; write HOST:PORT, :PORT, [V6]:PORT or unix:/path",
+            "overseer: --listen: 'nonsense' is no address; "
+            "write HOST:PORT, :PORT, [V6]:PORT or unix:/path",
         ),
         (
             ["--user", "nobody-of-that-name", "--", "true"],
@@ -63,7 +64,8 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
         ),
         (
             ["--control", "/no/where/x.sock", "--", "true"],
-            "overseer: control: /no/where/x.lock: No such file or directory; give --control PATH, or none",
+            "overseer: control: /no/where/x.lock: No such file or directory; "
+            "give --control PATH, or none",
         ),
         (
             ["--pid-file", "/no/where/x.pid", "--", "true"],
@@ -93,9 +95,7 @@ def test_3_a_listener_that_could_not_be_had(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        result = run(
-            tmp_path, "-l", f"a=unix:{path}", "-l", f"b=127.0.0.1:{port}", "--", *HELLO
-        )
+        result = run(tmp_path, "-l", f"a=unix:{path}", "-l", f"b=127.0.0.1:{port}", "--", *HELLO)
     assert result.returncode == 3
     assert last_line(result) == (
         f"overseer: listen 127.0.0.1:{port}: address already in use; "
@@ -123,7 +123,9 @@ def test_5_gave_up_at_the_first_start(tmp_path: Path) -> None:
     """A service that has never been ready is tried three times."""
     result = run(tmp_path, "--backoff", "50ms", "-l", "127.0.0.1:0", "--", *program("exits"))
     assert result.returncode == 5
-    assert last_line(result).startswith("overseer: exits gave up: worker 1/0#3 exited with status 1")
+    assert last_line(result).startswith(
+        "overseer: exits gave up: worker 1/0#3 exited with status 1"
+    )
     assert result.stderr.count("RuntimeError: database is missing") >= 3
 
 

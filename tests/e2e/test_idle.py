@@ -19,14 +19,14 @@ from tests.needs import need
 
 @pytest.mark.parametrize("worker", ["with a listener", "without one"])
 def test_no_wake_up_in_ten_seconds(tmp_path: Path, worker: str) -> None:
-    """strace sees no system call of the master, nor of its guard, while nothing happens."""
+    """Strace sees no system call of the master, nor of its guard, while nothing happens."""
     strace = need("strace")
     options = ["--listen", "127.0.0.1:0"] if worker == "with a listener" else []
     command = HELLO if options else ["sleep", "1000"]
     with Master(tmp_path, *options, "--", *command) as master:
         master.ready()
         calls = tmp_path / "calls"
-        watched = [master.pid, *_guards(master)]
+        watched = [master.pid, *master.guards()]
         assert len(watched) == 2
         attach = [f"--attach={pid}" for pid in watched]
         tracer = subprocess.Popen(
@@ -43,14 +43,6 @@ def test_no_wake_up_in_ten_seconds(tmp_path: Path, worker: str) -> None:
         seen = calls.read_text().splitlines()
         assert len(seen) == len(watched), seen
         assert master.stop() == 0
-
-
-def _guards(master: Master) -> list[int]:
-    return [
-        pid
-        for pid in master.descendants()
-        if Path(f"/proc/{pid}/comm").read_text().strip() == "overseer-guard"
-    ]
 
 
 def footprint(master: Master) -> tuple[int, int, int]:

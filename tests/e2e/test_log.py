@@ -21,7 +21,7 @@ LISTEN = ("--listen", "127.0.0.1:0")
 
 
 def test_stderr_is_relayed_and_stdout_is_the_masters_own(tmp_path: Path) -> None:
-    """stderr byte for byte, an unfinished line included; stdout untouched."""
+    """Stderr byte for byte, an unfinished line included; stdout untouched."""
     with Master(tmp_path, *LISTEN, "--", *program("talks", "lines"), env=EXAMPLES) as master:
         master.ready()
         assert master.saw_line("err one") == "err one"

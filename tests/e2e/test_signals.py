@@ -54,7 +54,7 @@ def test_term_in_the_midst_of_a_rollout_drains_everything(tmp_path: Path) -> Non
 
 
 def test_term_drains_and_a_second_one_kills(tmp_path: Path) -> None:
-    """The first asks the workers to finish, the second does not wait for them; exit 0 both times."""
+    """The first asks the workers to finish, the second does not wait for them; exit status 0."""
     worker = program("slow_to_stop", "3600")
     with Master(tmp_path, *LISTEN, "--", *worker, env=EXAMPLES) as master:
         master.ready()
@@ -228,7 +228,8 @@ def test_a_failed_rollout_takes_the_reload_back(tmp_path: Path) -> None:
     with Master(tmp_path, "--config", str(file), "--", *HELLO) as master:
         master.ready()
         file.write_text(
-            f'listen = ["tcp=127.0.0.1:0", "new=unix:{new}"]\nready = "notify"\nready_timeout = 0.2\n'
+            f'listen = ["tcp=127.0.0.1:0", "new=unix:{new}"]\n'
+            'ready = "notify"\nready_timeout = 0.2\n'
         )
         master.send(signal.SIGHUP)
         master.saw("rollout-rolled-back", generation=2)

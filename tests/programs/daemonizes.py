@@ -1,4 +1,4 @@
-"""Serves, and leaves a grandchild behind that called setsid twice, holds the socket, ignores TERM."""
+"""Serves, and leaves a grandchild behind that called setsid twice and ignores TERM."""
 
 import os
 import signal
