@@ -6,6 +6,7 @@ one turn is logged with its traceback, and the next turn begins.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -78,6 +79,7 @@ class Supervisor:
     def run(self, lock: int | None) -> int:
         """Run the service until it has ended; return the exit status."""
         settings = self._plans.plan.settings
+        gc.freeze()  # what is there now stays: forks need not copy the pages it lies on
         self._guard = Guard(self._children, lock)
         self._crew.watch_over(self._guard, self._inbox.address)
         self._loop.watch(self._signals.fd, IN, self._on_signals)

@@ -101,6 +101,22 @@ def sender_of(caught: Caught) -> dict[str, object]:
     try:
         words = Path(f"/proc/{caught.sender}/cmdline").read_bytes()[:4096].split(b"\0")
     except OSError:
-        words = []
-    command = b" ".join(words).decode(errors="replace").strip()[:120]
-    return {"pid": caught.sender, "command": command or "(gone)"}
+        return {
+            "pid": caught.sender,
+            "command": "(hidden)" if _is_there(caught.sender) else "(gone)",
+        }
+    return {
+        "pid": caught.sender,
+        "command": b" ".join(words).decode(errors="replace").strip()[:120],
+    }
+
+
+def _is_there(pid: int) -> bool:
+    """Whether there is such a process, also one that /proc hides from us (ProtectProc=)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

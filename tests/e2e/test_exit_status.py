@@ -42,8 +42,10 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
         ),
         (
             ["--listen", "nonsense", "--", "true"],
-            "overseer: --listen: 'nonsense' is no address; "
-            "write HOST:PORT, :PORT, [V6]:PORT or unix:/path",
+            (
+                "overseer: --listen: 'nonsense' is no address; "
+                "write HOST:PORT, :PORT, [V6]:PORT or unix:/path"
+            ),
         ),
         (
             ["--user", "nobody-of-that-name", "--", "true"],
@@ -64,8 +66,10 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
         ),
         (
             ["--control", "/no/where/x.sock", "--", "true"],
-            "overseer: control: /no/where/x.lock: No such file or directory; "
-            "give --control PATH, or none",
+            (
+                "overseer: control: /no/where/x.lock: No such file or directory; "
+                "give --control PATH, or none"
+            ),
         ),
         (
             ["--pid-file", "/no/where/x.pid", "--", "true"],
