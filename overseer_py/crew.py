@@ -156,7 +156,7 @@ class Crew:
 
     def _fit_out(self, worker: WorkerId, recipe: Recipe, output: Output) -> tuple[Launch, Rule]:
         """Return how to launch the worker, and the rule by which it is ready."""
-        settings, listeners = recipe.plan.settings, recipe.plan.listeners
+        settings, listeners = recipe.plan.settings, recipe.listeners
         launch = recipe.launch(worker, {"NOTIFY_SOCKET": self._notify_address})
         launch = replace(launch, stdout=output.stdout, stderr=output.stderr)
 

@@ -6,7 +6,7 @@ rollout that fails takes the plan back with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class Plans:
         self._recipes: dict[int, Recipe] = {}
         self.plan = Plan(config.settings, sockets.open(config.addresses))
         try:
-            self._resolve(self.plan)
+            self._resolve(self.plan, self.plan.listeners)
         except ConfigError:
             sockets.keep_only([])
             raise
@@ -51,7 +51,8 @@ class Plans:
     def recipe_for(self, generation: int) -> Recipe:
         """Return what a generation is started from, resolved now if it is a new one."""
         if generation not in self._recipes:
-            self._recipes[generation] = self._resolve(self.plan)
+            listeners = self._sockets.join(generation, self.plan.listeners)
+            self._recipes[generation] = self._resolve(self.plan, listeners)
         return self._recipes[generation]
 
     def reread(self) -> Change:
@@ -66,7 +67,7 @@ class Plans:
         kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED}
         plan = Plan(replace(config.settings, **kept), self._sockets.open(config.addresses))
         try:
-            self._resolve(plan)
+            self._resolve(plan, plan.listeners)
         except ConfigError:
             self.close_unused()
             raise
@@ -83,6 +84,7 @@ class Plans:
     def gone(self, generation: int) -> list[Listener]:
         """Forget a generation; return the listeners that were closed because nobody needs them."""
         self._recipes.pop(generation, None)
+        self._sockets.leave(generation)
         return self.close_unused()
 
     def close_unused(self) -> list[Listener]:
@@ -90,7 +92,6 @@ class Plans:
         plans = [self.plan, *(recipe.plan for recipe in self._recipes.values())]
         return self._sockets.keep_only(listener for plan in plans for listener in plan.listeners)
 
-    def _resolve(self, plan: Plan) -> Recipe:
-        check(plan.settings.ready, plan.listeners)
-        environ: Mapping[str, str] = self._sources.environ
-        return resolve(plan, environ, self._start_directory)
+    def _resolve(self, plan: Plan, listeners: Sequence[Listener]) -> Recipe:
+        check(plan.settings.ready, listeners)
+        return resolve(plan, listeners, self._sources.environ, self._start_directory)

@@ -34,6 +34,7 @@ class Recipe:
     """A plan, resolved."""
 
     plan: Plan
+    listeners: Sequence[Listener]  # what this generation has: by ``shared``, the plan's own
     argv: Sequence[str]
     environ: Mapping[str, str]
     directory: str
@@ -46,7 +47,7 @@ class Recipe:
             argv=self.argv,
             environ={**self.environ, **mark(worker), **environ},
             directory=self.directory,
-            fds=[listener.fd for listener in self.plan.listeners],
+            fds=[listener.fd for listener in self.listeners],
             death_signal=settings.drain_signal,
             umask=settings.umask,
             identity=self.identity,
@@ -62,10 +63,12 @@ def mark(worker: WorkerId) -> dict[str, str]:
     }
 
 
-def resolve(plan: Plan, environ: Mapping[str, str], start_directory: str) -> Recipe:
+def resolve(
+    plan: Plan, listeners: Sequence[Listener], environ: Mapping[str, str], start_directory: str
+) -> Recipe:
     """Resolve a plan; raise ConfigError for what does not exist (any more)."""
     settings = plan.settings
-    inherited = [listener.inherited() for listener in plan.listeners]
+    inherited = [listener.inherited() for listener in listeners]
     try:
         argv = handover.fill_in(settings.command, inherited)
     except KeyError as error:
@@ -84,7 +87,8 @@ def resolve(plan: Plan, environ: Mapping[str, str], start_directory: str) -> Rec
     service["PWD"] = directory
     service["OVERSEER_INSTANCE"] = settings.name
     service["OVERSEER_DRAIN_SECONDS"] = f"{settings.drain_timeout:g}"
-    return Recipe(plan, argv, service, directory, identity_of(settings.user, settings.group))
+    identity = identity_of(settings.user, settings.group)
+    return Recipe(plan, listeners, argv, service, directory, identity)
 
 
 def logical_directory(environ: Mapping[str, str]) -> str:

@@ -53,6 +53,16 @@ class Sockets:
                 self._watch(listener)
         return chosen
 
+    def join(self, generation: int, listeners: Sequence[Listener]) -> Sequence[Listener]:
+        """Return the sockets that the workers of a new generation get for these listeners.
+
+        All generations share one socket for each address (``handover=shared``).
+        """
+        return listeners
+
+    def leave(self, generation: int) -> None:
+        """Take back what a generation had to itself, now that it is gone: nothing, if shared."""
+
     def ignored(self, environ: Mapping[str, str]) -> str:
         """Return why sockets that were handed over are not taken; empty if there is no reason."""
         meant = environ.get("LISTEN_PID", "")

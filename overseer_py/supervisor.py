@@ -236,7 +236,7 @@ class Supervisor:
     def _announce_listeners(self) -> None:
         for index, listener in enumerate(self._plans.plan.listeners):
             facts = {"name": listener.name, "address": listener.address, "type": listener.kind}
-            self._log.info("listening", **facts, fd=FIRST_FD + index, handover="shared")
+            self._log.info("listening", **facts, fd=FIRST_FD + index, handover=listener.handover)
         for inode in self._sockets.own_inodes():
             if self._guard:
                 self._guard.listener(inode)

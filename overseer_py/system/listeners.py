@@ -38,6 +38,11 @@ class Listener:
     inode: tuple[int, int] | None = None  # of the path of a unix socket that the master made
 
     @property
+    def handover(self) -> str:
+        """How generations come to it: all by one ``shared`` socket."""
+        return "shared"
+
+    @property
     def fd(self) -> int:
         """The master's descriptor."""
         return self.socket.fileno()
