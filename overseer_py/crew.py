@@ -6,6 +6,7 @@ The fleet knows a worker by its identity alone; what belongs to it on this machi
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,9 @@ from overseer_py.system.loop import Loop
 from overseer_py.system.notify import Message, microseconds
 from overseer_py.system.outlet import Outlet
 from overseer_py.system.process import Children, Process
+
+_REST = 20.0  # a look of 50 ms is followed by a second without one
+_QUIET = 10.0  # seconds between two lines about strangers
 
 
 @dataclass(slots=True)
@@ -56,6 +60,8 @@ class Crew:
         self._post = post
         self._notify_address = ""
         self._guard: Guard | None = None
+        self._strangers = 0  # messages of processes that are no worker's, since the last line
+        self._quiet_until = 0.0
 
     def watch_over(self, guard: Guard, notify_address: str) -> None:
         """Say who must know of each worker, and where workers are heard."""
@@ -110,15 +116,20 @@ class Crew:
     def look(self, now: float) -> None:
         """Let the rules look whose time has come."""
         for member in list(self.members.values()):
-            if member.rule.next_look is not None and member.rule.next_look <= now:
-                member.rule.look(now)
+            rule = member.rule
+            if rule.next_look is not None and rule.next_look <= now:
+                begun = time.monotonic()
+                rule.look(now)
+                if rule.next_look is not None:  # a worker with a thousand children costs more
+                    cost = time.monotonic() - begun
+                    rule.next_look = max(rule.next_look, begun + _REST * cost)
 
     def hear(self, message: Message) -> None:
         """Take a message on NOTIFY_SOCKET from a process of a worker's group, from nobody else."""
         process = self._children.by_group(message.pid)
         found = [m for m in self.members.values() if process and m.process is process]
         if not found:
-            self._log.warning("notify-ignored", pid=message.pid, reason="not of a worker's group")
+            self._ignore(message.pid)
             return
         (member,) = found
         fields = message.fields
@@ -130,6 +141,15 @@ class Crew:
         if fields.get("STOPPING") == "1":
             self._log.info("worker-stopping", worker=str(member.worker))
         member.rule.hear(fields)
+
+    def _ignore(self, pid: int) -> None:
+        """Say that a stranger was not heard; not each time, for anybody may write to the address."""
+        self._strangers += 1
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            facts = {"pid": pid, "reason": "not of a worker's group", "messages": self._strangers}
+            self._log.warning("notify-ignored", **facts)
+            self._strangers, self._quiet_until = 0, now + _QUIET
 
     def forward(self, generation: int, number: int) -> None:
         """Send a signal to the workers of a generation."""
