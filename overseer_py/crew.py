@@ -143,7 +143,7 @@ class Crew:
         member.rule.hear(fields)
 
     def _ignore(self, pid: int) -> None:
-        """Say that a stranger was not heard; not each time, for anybody may write to the address."""
+        """Say that a stranger was not heard; not each time: anybody may write there."""
         self._strangers += 1
         now = time.monotonic()
         if now >= self._quiet_until:

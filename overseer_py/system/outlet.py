@@ -31,22 +31,24 @@ class Outlet:
         self._loop = loop
         self._waiting: deque[bytes] = deque()
         self._size = 0
-        self._shared = fd
         self._socket: socket.socket | None = None
-        self._own_fd = -1
         self._regular = False
-        self._open(fd)
+        self._shared = fd
+        self._fd = self._open(fd)
 
-    def _open(self, fd: int) -> None:
+    def _open(self, fd: int) -> int:
+        """Return the descriptor to write to: one of our own, if that is possible."""
         mode = os.fstat(fd).st_mode
-        if stat.S_ISSOCK(mode):
-            self._socket = socket.socket(fileno=os.dup(fd))
-        elif stat.S_ISREG(mode):
+        if stat.S_ISREG(mode):
             self._regular = True
+        elif stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(fd))
+            return self._socket.fileno()
         else:
             with suppress(OSError):  # somebody else's pipe, a terminal after su: poll instead
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-                self._own_fd = os.open(f"/proc/self/fd/{fd}", flags)
+                return os.open(f"/proc/self/fd/{fd}", flags)
+        return fd
 
     def write(self, data: bytes) -> None:
         """Write now, later, or not at all if the reader is stuck or gone."""
@@ -58,13 +60,9 @@ class Outlet:
         self._waiting.append(data)
         self._size += len(data)
         if len(self._waiting) == 1:
-            self._flush()
+            self.flush()
 
     def flush(self) -> None:
-        """Write what can be written without waiting (the last thing before the master ends)."""
-        self._flush()
-
-    def _flush(self) -> None:
         """Write until done or stuck; wait for room only while there is something to write."""
         while self._waiting:
             data = self._waiting[0]
@@ -87,27 +85,23 @@ class Outlet:
     def _write_some(self, data: bytes) -> int:
         if self._socket:
             return self._socket.send(data[:_MOST], socket.MSG_DONTWAIT)
-        if self._own_fd >= 0:
-            return os.write(self._own_fd, data[:_MOST])
-        if self._regular:
-            return os.write(self._shared, data)
+        if self._regular or self._fd != self._shared:
+            return os.write(self._fd, data[:_MOST])
         poll = select.poll()
-        poll.register(self._shared, select.POLLOUT)
+        poll.register(self._fd, select.POLLOUT)
         if not poll.poll(0):
             raise BlockingIOError
-        return os.write(self._shared, data[:_SURE])
+        return os.write(self._fd, data[:_SURE])
 
     def _await_room(self, *, needed: bool) -> None:
-        fd = self._socket.fileno() if self._socket else max(self._own_fd, -1)
-        fd = fd if fd >= 0 else self._shared
-        self._loop.forget(fd)
+        self._loop.forget(self._fd)
         if needed:
-            self._loop.watch(fd, OUT, lambda _: self._flush())
+            self._loop.watch(self._fd, OUT, lambda _: self.flush())
 
     def close(self) -> None:
         """Close what is our own."""
         self._await_room(needed=False)
         if self._socket:
             self._socket.close()
-        if self._own_fd >= 0:
-            os.close(self._own_fd)
+        elif self._fd != self._shared:
+            os.close(self._fd)
