@@ -37,10 +37,9 @@ class Process:
         self.mark = mark
         self.on_exit = on_exit
         self.ended: tuple[str, int] | None = None  # the main process is reaped: how, status
-        self.farewell: signal.Signals = (
-            signal.SIGKILL
-        )  # what its strays get when the main process has ended
-        self.told: set[int] = set()  # the strays that got it
+        # What its strays get when the main process has ended, and those that got it.
+        self.farewell: signal.Signals = signal.SIGKILL
+        self.told: set[int] = set()
         self._report_fd = report_fd
 
     def send(self, number: int) -> None:
@@ -140,7 +139,9 @@ class Children:
         process.told.clear()  # those who were only asked are not spared now
         if process.ended is None:
             descendants = procfs.tree([process.pid])
-            os.killpg(process.pid, signal.SIGKILL)  # not reaped, so the number is its own
+            process.send(signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has left its group
+                os.killpg(process.pid, signal.SIGKILL)  # not reaped, so the number is its own
             kill_all(descendants)
         else:
             kill_all(procfs.tree(self._strays(process)))

@@ -416,3 +416,19 @@ def test_a_hundred_starts_leak_nothing(tmp_path: Path) -> None:
 
     before, after = apart(run)
     assert before == after
+
+
+def test_one_that_has_left_its_group_is_killed() -> None:
+    """A process may join another group of its session; it is still held by its pidfd."""
+
+    def run() -> tuple[str, int]:
+        house = House()
+        os.setpgid(0, 0)
+        reader, up = os.pipe2(os.O_CLOEXEC)
+        code = "import os, time; os.setpgid(0, os.getppid()); os.write(1, b'up'); time.sleep(600)"
+        process = house.spawn(Launch([*PYTHON, code], ENVIRON, stdout=up))
+        assert os.read(reader, 2) == b"up"
+        house.children.kill(process)
+        return house.wait()
+
+    assert apart(run) == ("was killed by SIGKILL", 137)
