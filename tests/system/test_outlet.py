@@ -89,7 +89,7 @@ def test_a_stuck_reader_blocks_nobody(loop: Loop, kind: str) -> None:
             count += 1
             assert count < 10_000, "it goes somewhere"
         assert count > 1000  # a megabyte is kept
-        # Nor does it spin: a terminal passes on what it has got in the background, but not for ever.
+        # Nor does it spin: a terminal passes on what it has got, but not for ever.
         assert any(turn(loop) == 0 for _ in range(1000))
         arrived = read_all(reader, loop).replace(b"\r", b"")
         assert arrived == CHUNK * (count - 10)
