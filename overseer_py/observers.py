@@ -61,7 +61,7 @@ class LogObserver:
 
 
 class SystemdObserver:
-    """Keeps systemd informed, as sd_notify(3) wants it; see SPEC of ``Type=notify``."""
+    """Keeps systemd informed, as sd_notify(3) wants it of ``Type=notify``."""
 
     _EXTENSION = 1.0  # seconds between two requests for more time while the service drains
     _MORE = 10_000_000  # microseconds asked for each time
@@ -82,8 +82,8 @@ class SystemdObserver:
             case "rollout-started" | "reload-begun":
                 self._manager.tell_reloading()
             case "stopping" | "gave-up" | "service-exited":
-                self._manager.tell(STOPPING=1)
-                self._next_extension = 0.0
+                if self._manager.tell(STOPPING=1):
+                    self._next_extension = 0.0
         if report.name in _ROLLOUT_ENDS and self._fleet.ever_ready and not self._fleet.stopping:
             self._manager.tell(READY=1)
 
