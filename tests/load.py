@@ -53,6 +53,7 @@ class Load:
 
     def __init__(self, place: int | str, clients: int = 4, path: str = "/") -> None:
         self.answers: list[Answer] = []
+        self.clients = clients
         self._place, self._path = place, path
         self._stop = threading.Event()
         self._news = threading.Condition()

@@ -42,7 +42,11 @@ GOOD = ROOT / "examples" / "hello.py"
 def test_the_old_serves_on(
     tmp_path: Path, version: str, options: list[str], reason: str, last_line: str
 ) -> None:
-    """The old generation answers throughout, the worker and its last words are in the log."""
+    """The old generation answers throughout, the worker and its last words are in the log.
+
+    One shared socket gives the newcomer users before it is committed: what it has in hand when it
+    dies is lost with it, one request a client at the most, and nothing else is.
+    """
     app = tmp_path / "app.py"
     deploy(GOOD, app)
     command = [sys.executable, str(app)]
@@ -58,7 +62,8 @@ def test_the_old_serves_on(
             failed = master.saw("rollout-rolled-back", generation=2)
             master.saw("generation-gone", generation=2)
             load.more(50)
-        assert load.failures == []
+        assert len(load.failures) <= (load.clients if version == "dies_soon" else 0)
+        assert not [answer for answer in load.failures if "refused" in answer.failure.lower()]
         assert f"hello from {old}" in load.bodies[-1]
         assert failed["worker"] == "2/0#1"
         assert reason in failed["reason"]
