@@ -91,7 +91,11 @@ def _parse_inet(place: str, address: Address, text: str) -> Address:
         raise ValueError(f"{text!r} is no address; write HOST:PORT, :PORT, [V6]:PORT or unix:/path")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
-    if not _HOST.fullmatch(host) or (":" in host) != bracketed:
+    if not _HOST.fullmatch(host):
+        raise ValueError(
+            f"{text!r}: {host!r} is no host; every address of the machine is just :{port}"
+        )
+    if (":" in host) != bracketed:
         raise ValueError(f"{text!r}: write an IPv6 address in brackets: [::1]:{port}")
     return replace(address, host=host, port=int(port), bracketed=bracketed)
 

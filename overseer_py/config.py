@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from overseer_py import address
+from overseer_py import address, values
 from overseer_py.address import Address
 from overseer_py.errors import ConfigError
 from overseer_py.handover import WORKER_VARIABLES
 from overseer_py.settings import Option, Settings, stem
 from overseer_py.suggest import did_you_mean
+from overseer_py.system.signals import SERVED
 
 PREFIX = "OVERSEER_"
 DEFAULT_FILE = "overseer.toml"
@@ -66,11 +67,17 @@ class Sources:
         settings = _check(Settings(**chosen))  # type: ignore[arg-type]  # parsed field by field
         return Config(settings, _addresses(settings), tuple(self._strange_variables()))
 
+    def pinned(self) -> Sources:
+        """Return the same sources with the file that is there now: it must be there at a reread."""
+        return replace(self, file=self._path())
+
+    def _path(self) -> str:
+        given = self.file or self.environ.get(CONFIG_VARIABLE, "")
+        return given or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else "")
+
     def _layers(self) -> Iterator[tuple[str, str, object]]:
         """Yield (key, where it stands, raw value), the weakest layer first."""
-        path = self.file or self.environ.get(CONFIG_VARIABLE, "")
-        if path or Path(DEFAULT_FILE).is_file():
-            path = path or DEFAULT_FILE
+        if path := self._path():
             for key, raw in _read_file(path).items():
                 yield _known(key, path), f"{path}: {key}", raw
         for variable, key in VARIABLES.items():
@@ -90,7 +97,7 @@ def _read_file(path: str) -> Mapping[str, object]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also what is nested or long beyond reason
         raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
@@ -110,6 +117,8 @@ def _read(key: str, place: str, raw: object) -> object:
             return _flag(raw)
         if option.repeat:
             return tuple(option.parse(text) for text in _texts(raw))
+        if option.parse is values.mode and isinstance(raw, int):  # TOML has made 23 of 0o027
+            raise ValueError(f'write a mode as a text: {key} = "0027"')  # noqa: TRY301
         return option.parse(_text(raw))
     except ValueError as error:
         raise ConfigError(f"{place}: {error}") from error
@@ -158,6 +167,10 @@ def _check(settings: Settings) -> Settings:
     if settings.restart_signal in RESERVED:
         raise ConfigError(
             f"restart_signal: {settings.restart_signal.name} has a meaning of its own; use USR2"
+        )
+    if settings.restart_signal not in SERVED:
+        raise ConfigError(
+            f"restart_signal: {settings.restart_signal.name} is not for that; use USR2"
         )
     if settings.capture and settings.no_relay:
         raise ConfigError("capture and no_relay: stderr is either read or handed over; drop one")

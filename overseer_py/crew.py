@@ -5,13 +5,11 @@ The fleet knows a worker by its identity alone; what belongs to it on this machi
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from overseer_py.core.messages import BecameReady, Event, Exited, Extended, WorkerId
-from overseer_py.errors import OverseerError
 from overseer_py.handover import FIRST_FD
 from overseer_py.logs import Log
 from overseer_py.output import Output
@@ -38,6 +36,7 @@ class Member:
     rule: Rule
     output: Output
     status: str = ""  # what it said of itself with STATUS=
+    stopping: bool = False  # it said STOPPING=1
 
 
 class Crew:
@@ -52,7 +51,8 @@ class Crew:
         post: Callable[[Event], None],
     ) -> None:
         self.members: dict[WorkerId, Member] = {}
-        self.last_words: dict[WorkerId, list[str]] = {}  # of those that have ended
+        # Of those that have ended: generation and slot, and the last one there.
+        self.last_words: dict[tuple[int, int], tuple[WorkerId, list[str]]] = {}
         self._loop = loop
         self._children = children
         self._outlet = outlet
@@ -69,8 +69,8 @@ class Crew:
 
     # -- what the fleet orders ---------------------------------------------------------------
 
-    def start(self, worker: WorkerId, recipe: Recipe, now: float) -> Process | None:
-        """Start a worker; if that is impossible, its exit is posted instead."""
+    def start(self, worker: WorkerId, recipe: Recipe, now: float) -> None:
+        """Start a worker; raise LaunchError, with nothing left of it, if that is impossible."""
         settings = recipe.plan.settings
         rule: Rule | None = None
         output: Output | None = None
@@ -78,13 +78,12 @@ class Crew:
             output = Output(worker, settings, self._loop, self._outlet, self._log)
             launch, rule = self._fit_out(worker, recipe, output)
             process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
-        except OverseerError as error:
+        except Exception:
             if rule:
                 rule.stop()
             if output:
                 output.abandon()
-            self._post(Exited(worker, str(error)))
-            return None
+            raise
         output.handed_over()
         output.pid = process.pid
         if self._guard:
@@ -92,7 +91,6 @@ class Crew:
         self.members[worker] = Member(worker, recipe, process, rule, output)
         self._log.info("worker-started", worker=str(worker), pid=process.pid)
         rule.begin(process, now)
-        return process
 
     def drain(self, worker: WorkerId) -> None:
         """Send the drain signal."""
@@ -138,7 +136,8 @@ class Crew:
             self._log.debug("worker-status", worker=str(member.worker), status=member.status)
         if seconds := microseconds(fields.get("EXTEND_TIMEOUT_USEC", "")):
             self._post(Extended(member.worker, seconds))
-        if fields.get("STOPPING") == "1":
+        if fields.get("STOPPING") == "1" and not member.stopping:
+            member.stopping = True
             self._log.info("worker-stopping", worker=str(member.worker))
         member.rule.hear(fields)
 
@@ -151,17 +150,18 @@ class Crew:
             self._log.warning("notify-ignored", **facts)
             self._strangers, self._quiet_until = 0, now + _QUIET
 
-    def forward(self, generation: int, number: int) -> None:
-        """Send a signal to the workers of a generation."""
-        for member in self.members.values():
-            if member.worker.generation == generation:
-                member.process.send(signal.Signals(number))
+    def forward(self, workers: Iterable[WorkerId], number: int) -> None:
+        """Send a signal to these workers."""
+        for worker in workers:
+            if member := self.members.get(worker):
+                member.process.send(number)
 
     def last_lines(self, worker: WorkerId) -> list[str]:
         """Return the last lines that a worker wrote to stderr, also of one that has ended."""
         if member := self.members.get(worker):
             return member.output.last_lines()
-        return self.last_words.get(worker, [])
+        last, lines = self.last_words.get(worker[:2], (None, []))
+        return lines if last == worker else []
 
     def hint(self, worker: WorkerId) -> str:
         """Return what a worker lacks to be ready, as far as its rule can tell."""
@@ -170,7 +170,8 @@ class Crew:
 
     def forget(self, generation: int) -> None:
         """Drop what was kept of the workers of a generation that is gone."""
-        self.last_words = {w: t for w, t in self.last_words.items() if w.generation != generation}
+        for key in [key for key in self.last_words if key[0] == generation]:
+            del self.last_words[key]
 
     # -- how one is put together ------------------------------------------------------------------
 
@@ -200,7 +201,7 @@ class Crew:
             if self._guard:
                 self._guard.gone(member.process.pid)
             member.rule.stop()
-            self.last_words[worker] = member.output.last_lines()
+            self.last_words[worker[:2]] = worker, member.output.last_lines()
             self._post(Exited(worker, how, status))
 
         return on_exit

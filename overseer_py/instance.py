@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -45,7 +44,7 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
         return _private(Path(given) / "overseer")
     if os.geteuid() == 0:
         return _private(Path("/run/overseer"))
-    return _private(Path(tempfile.gettempdir()) / f"overseer-{os.geteuid()}")
+    return _private(Path(f"/tmp/overseer-{os.geteuid()}"))  # noqa: S108 - owner and mode are checked
 
 
 def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
@@ -60,9 +59,10 @@ def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
         return _lock(path.with_name(f"{path.stem}.lock"), name)
     except OSError as error:
         where = error.filename or control
-        raise ConfigError(
-            f"control: {where}: {error.strerror}; give --control PATH, or none"
-        ) from error
+        reason = error.strerror
+        raise ConfigError(f"control: {where}: {reason}; give --control PATH, or none") from error
+    except ValueError as error:
+        raise ConfigError(f"control: {control}: not a path to a file") from error
 
 
 def _lock(path: Path, name: str) -> Claim:

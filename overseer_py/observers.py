@@ -10,17 +10,18 @@ from overseer_py.core.worker import WorkerState
 from overseer_py.logs import Log
 from overseer_py.system.notify import ServiceManager
 
-_ERRORS = {"rollout-rolled-back", "gave-up", "service-exited", "reload-failed"}
+_ERRORS = {"gave-up", "listener-lost", "reload-failed", "rollout-rolled-back", "service-exited"}
 _WARNINGS = {
     "drain-timed-out",
     "generation-crowded-out",
     "listener-shut-down",
+    "reload-refused",
     "rollout-refused",
     "worker-backoff",
     "worker-late",
 }
 _WITH_LAST_LINES = {"rollout-rolled-back", "gave-up", "service-exited"}
-_ROLLOUT_ENDS = {"rollout-committed", "rollout-rolled-back", "reload-failed", "reload-refused"}
+_ROLLOUT_ENDS = {"rollout-committed", "rollout-rolled-back", "reload-failed"}
 
 
 class LogObserver:
@@ -84,8 +85,13 @@ class SystemdObserver:
             case "stopping" | "gave-up" | "service-exited":
                 if self._manager.tell(STOPPING=1):
                     self._next_extension = 0.0
-        if report.name in _ROLLOUT_ENDS and self._fleet.ever_ready and not self._fleet.stopping:
+        if report.name in _ROLLOUT_ENDS and self._is_settled():
             self._manager.tell(READY=1)
+
+    def _is_settled(self) -> bool:
+        """Whether a reload has ended, with no other one behind it, and the service serves."""
+        fleet = self._fleet
+        return fleet.ever_ready and not fleet.stopping and not fleet.rolling
 
     def due(self) -> float | None:
         """Return when systemd must hear of us again; None if it need not."""

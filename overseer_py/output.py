@@ -11,7 +11,7 @@ from collections.abc import Callable
 from overseer_py.core.messages import WorkerId
 from overseer_py.errors import LaunchError
 from overseer_py.logs import Log
-from overseer_py.relay import Relay, Splitter, Tail
+from overseer_py.relay import BULK, LINES, Relay, Splitter, Tail
 from overseer_py.settings import Settings
 from overseer_py.system.loop import Loop
 from overseer_py.system.outlet import Outlet
@@ -61,10 +61,10 @@ class Output:
 
     def _capture(self, stream: str, sinks: list[Sink]) -> int:
         splitter = Splitter(lambda line: self._tell(stream, line))
-        return self._open([*sinks, splitter.feed])
+        return self._open([*sinks, splitter.feed], LINES)
 
-    def _open(self, sinks: list[Sink]) -> int:
-        relay = Relay(self._loop, sinks)
+    def _open(self, sinks: list[Sink], most: int = BULK) -> int:
+        relay = Relay(self._loop, sinks, most)
         self._relays.append(relay)
         return relay.write_end
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from overseer_py.config import Config, Sources
-from overseer_py.errors import ConfigError
+from overseer_py.errors import LaunchError, OverseerError
 from overseer_py.readiness import check
 from overseer_py.recipe import Plan, Recipe, resolve
 from overseer_py.settings import Settings
@@ -37,22 +37,35 @@ class Plans:
         self, sources: Sources, config: Config, sockets: Sockets, start_directory: str
     ) -> None:
         """Open the listeners and resolve everything once; raise for the first thing wrong."""
-        self._sources = sources
+        self._sources = sources.pinned()
         self._sockets = sockets
         self._start_directory = start_directory
         self._recipes: dict[int, Recipe] = {}
+        self._begun: dict[int, Plan] = {}
+        self._spoilt: dict[int, OverseerError] = {}  # generations that could not be resolved
         self.plan = Plan(config.settings, sockets.open(config.addresses))
         try:
             self._resolve(self.plan, self.plan.listeners)
-        except ConfigError:
+        except Exception:
             sockets.keep_only([])
             raise
 
-    def recipe_for(self, generation: int) -> Recipe:
-        """Return what a generation is started from, resolved now if it is a new one."""
-        if generation not in self._recipes:
+    def begin(self, generation: int) -> None:
+        """Resolve the present plan for a new generation; what is wrong with it, its recipe says.
+
+        Now, and not with its first worker: by ``exclusive`` that may be much later.
+        """
+        self._begun[generation] = self.plan
+        try:
             listeners = self._sockets.join(generation, self.plan.listeners)
             self._recipes[generation] = self._resolve(self.plan, listeners)
+        except OverseerError as error:
+            self._spoilt[generation] = error
+
+    def recipe_for(self, generation: int) -> Recipe:
+        """Return what a generation is started from; raise OverseerError if it has none."""
+        if generation in self._spoilt:
+            raise LaunchError(f"could not be started: {self._spoilt[generation]}")
         return self._recipes[generation]
 
     def reread(self) -> Change:
@@ -68,7 +81,7 @@ class Plans:
         plan = Plan(replace(config.settings, **kept), self._sockets.open(config.addresses))
         try:
             self._resolve(plan, plan.listeners)
-        except ConfigError:
+        except Exception:
             self.close_unused()
             raise
         self.plan = plan
@@ -77,19 +90,19 @@ class Plans:
 
     def failed(self, generation: int, current: int | None) -> None:
         """Take back the plan of a rollout that did not become current."""
-        recipe = self._recipes.get(generation)
-        if recipe and current in self._recipes and recipe.plan is self.plan:
-            self.plan = self._recipes[current].plan
+        if self._begun.get(generation) is self.plan and current in self._begun:
+            self.plan = self._begun[current]
 
     def gone(self, generation: int) -> list[Listener]:
         """Forget a generation; return the listeners that were closed because nobody needs them."""
-        self._recipes.pop(generation, None)
+        for of_generation in (self._recipes, self._begun, self._spoilt):
+            of_generation.pop(generation, None)
         self._sockets.leave(generation)
         return self.close_unused()
 
     def close_unused(self) -> list[Listener]:
         """Close the listeners that are in no plan."""
-        plans = [self.plan, *(recipe.plan for recipe in self._recipes.values())]
+        plans = [self.plan, *self._begun.values()]
         return self._sockets.keep_only(listener for plan in plans for listener in plan.listeners)
 
     def _resolve(self, plan: Plan, listeners: Sequence[Listener]) -> Recipe:

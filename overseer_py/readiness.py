@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -114,6 +115,10 @@ class Accept(Rule):
         others = [o for inode, o in self._listeners.items() if inode not in waited_on]
         names = ", ".join(other.name for other in others)
         self.hint = f"nobody in the worker's process tree waits for connections on {names}"
+        if any(procfs.is_hidden(pid) for pid in pids):
+            self.hint += (
+                "; its descriptors are hidden: that needs CAP_SYS_PTRACE, or another --ready"
+            )
         if all(o.stream and traffic.serving(pids, o.socket) for o in others):
             self.on_ready()
 
@@ -167,7 +172,6 @@ class Trial(Rule):
         self._pause = self._FIRST
         self._process: Process | None = None
         self._worker: Process | None = None
-        self._now = 0.0
 
     def start(self, worker: Process, on_exit: Callable[[str, int], None]) -> Process:
         """Start one trial."""
@@ -180,7 +184,7 @@ class Trial(Rule):
     def look(self, now: float) -> None:
         """Start the next trial; the one before has ended."""
         assert self._worker
-        self._now, self.next_look = now, None
+        self.next_look = None
         try:
             self._process = self.start(self._worker, self._on_exit)
         except LaunchError as error:
@@ -197,7 +201,7 @@ class Trial(Rule):
             self.hint = how
             self._say(how)
         self._pause = min(self._pause * self._GROWTH, self._LONGEST)
-        self.next_look = self._now + self._pause
+        self.next_look = time.monotonic() + self._pause
 
     def stop(self) -> None:
         """Let no trial outlive the question."""
@@ -270,7 +274,9 @@ def rule_for(  # noqa: PLR0911 - one for each rule
             (listener,) = named(around.listeners, name)[:1]
             return Http(on_ready, around.children, around.say, listener, slash + path)
         case "exec":
-            launch = replace(around.launch, argv=shlex.split(rule.argument), fds=(), stdout=2)
+            launch = replace(
+                around.launch, argv=shlex.split(rule.argument), fds=(), stdout=2, stderr=2
+            )
             return Exec(on_ready, around.children, around.say, launch)
     return Delay(on_ready, values.duration(rule.argument))
 

@@ -99,12 +99,17 @@ def logical_directory(environ: Mapping[str, str]) -> str:
             return logical
     except OSError:
         pass
-    return os.getcwd()
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("chdir: the working directory is gone; give --chdir DIR") from None
 
 
 def read_env_file(path: str) -> dict[str, str]:
     """Read ``KEY=VALUE`` lines; blank lines, ``#`` and a leading ``export`` are passed over."""
     try:
+        if not Path(path).is_file() and os.path.exists(path):
+            raise ConfigError(f"env_file: {path}: not a file; it is read for every generation")
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

@@ -17,8 +17,9 @@ from overseer_py.system.loop import IN, Loop
 
 LAST_LINES = 100
 LONGEST_LINE = 8192  # bytes; a longer one is cut (kept lines) or split (captured ones)
-_PIPE_SIZE = 1 << 20  # what an unprivileged user may ask for by default (fs.pipe-max-size)
-_MOST = 1 << 16  # bytes a turn: one talkative worker must not keep the master busy
+_PIPE_SIZE = 1 << 18  # a user has 64 MiB for all pipes by default (pipe-user-pages-soft, pipe(7))
+BULK, LINES = 1 << 16, 1 << 11  # bytes a turn: a talkative worker must not keep the master busy
+_TURNS = 8  # at most, to catch up with a worker that has ended
 
 
 class Tail:
@@ -66,8 +67,10 @@ class Splitter:
 class Relay:
     """One pipe from a worker; it lives until the last process that holds it has let go."""
 
-    def __init__(self, loop: Loop, sinks: Sequence[Callable[[bytes], None]]) -> None:
-        """``sinks`` take each piece as it comes, and an empty one at the end."""
+    def __init__(
+        self, loop: Loop, sinks: Sequence[Callable[[bytes], None]], most: int = BULK
+    ) -> None:
+        """``sinks`` take each piece of up to ``most`` bytes, and an empty one at the end."""
         try:
             self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
@@ -77,6 +80,7 @@ class Relay:
             fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self._loop = loop
         self._sinks = sinks
+        self._most = most
         loop.watch(self._fd, IN, self._on_readable)
 
     def handed_over(self) -> None:
@@ -87,7 +91,7 @@ class Relay:
 
     def catch_up(self) -> None:
         """Read all that has been written up to now (the worker has ended)."""
-        for _ in range(_PIPE_SIZE // _MOST + 1):
+        for _ in range(_TURNS):
             if self._fd < 0 or not self._read():
                 return
 
@@ -96,7 +100,7 @@ class Relay:
 
     def _read(self) -> bool:
         try:
-            data = os.read(self._fd, _MOST)
+            data = os.read(self._fd, self._most)
         except BlockingIOError:
             return False
         for sink in self._sinks:

@@ -38,9 +38,12 @@ class Sockets:
         changed.
         """
         chosen: list[Listener] = [] if addresses else list(self._adopted)
+        taken: list[Listener] = []  # open ones, each for one address
         try:
             for address in addresses:
-                chosen += self._find(address) or [open_listener(address)]
+                found = self._find(address, taken)
+                taken += found
+                chosen += [_renamed(o, address) for o in found] or [open_listener(address)]
             _check_names(chosen)
         except Exception:
             for listener in chosen:
@@ -84,6 +87,11 @@ class Sockets:
             self._close(listener)
         return gone
 
+    def listen_again(self) -> None:
+        """Restore our backlog, which a worker's own listen(2) has overwritten."""
+        for listener in self._open:
+            listener.listen()
+
     def revive(self, listener: Listener) -> bool:
         """Repair a listener that was shut down; False if the workers must be replaced for it."""
         self._loop.forget(listener.fd)
@@ -105,23 +113,13 @@ class Sockets:
 
         self._loop.watch(listener.fd, 0, call)
 
-    def _find(self, address: Address) -> list[Listener]:
+    def _find(self, address: Address, taken: Sequence[Listener]) -> list[Listener]:
         """Return what is open for an address: the same, or the same place under another name."""
         if address.kind is Kind.ADOPTED:
-            found = choose(address, self._adopted)
-            if address.name.startswith("listener-") or len(found) > 1:
-                return found
-            return [self._renamed(found[0], address)]
-        for listener in self._open:
-            if _place(listener.wanted) == _place(address):
-                return [self._renamed(listener, address)]
-        return []
-
-    def _renamed(self, listener: Listener, address: Address) -> Listener:
-        wanted = listener.wanted if address.kind is Kind.ADOPTED else address
-        if listener.name == address.name and listener.wanted == wanted:
-            return listener
-        return replace(listener, name=address.name, wanted=wanted, socket=listener.socket.dup())
+            return choose(address, self._adopted)
+        same = [o for o in self._open if _place(o.wanted) == _place(address) and o not in taken]
+        same.sort(key=lambda listener: listener.name != address.name)
+        return same[:1]
 
     def _close(self, listener: Listener) -> None:
         if listener in self._adopted:  # nobody could open it anew, should it be wanted again
@@ -129,6 +127,23 @@ class Sockets:
         if any(_place(o.wanted) == _place(listener.wanted) for o in self._open):
             listener.inode = None  # somebody else's path now
         listener.close()
+
+
+def _renamed(listener: Listener, address: Address) -> Listener:
+    """Return a listener as it is asked for now; what its socket cannot change is refused."""
+    wanted = listener.wanted
+    if address.kind is Kind.ADOPTED:
+        if address.name == listener.name or address.name.startswith("listener-"):
+            return listener
+        return replace(listener, name=address.name, socket=listener.socket.dup())
+    if wanted == address:
+        return listener
+    if replace(wanted, name=address.name, backlog=address.backlog) != address:
+        raise ListenerError(
+            f"listen {address}: mode, user, group and nonblock of an open listener stay; "
+            "restart the master to change them"
+        )
+    return replace(listener, name=address.name, wanted=address, socket=listener.socket.dup())
 
 
 def _place(address: Address) -> tuple[object, ...]:

@@ -33,6 +33,7 @@ from overseer_py.core.messages import (
     TimePassed,
     WorkerId,
 )
+from overseer_py.core.worker import WorkerState
 from overseer_py.crew import Crew
 from overseer_py.errors import OverseerError
 from overseer_py.handover import FIRST_FD
@@ -55,24 +56,25 @@ class Supervisor:
     def __init__(self, sources: Sources, config: Config, start_directory: str) -> None:
         """Open the listeners; raise OverseerError, with nothing left behind, if that fails."""
         settings = config.settings
-        self.why = ""  # why the master ends, if not because it was asked to
         self._events: deque[Event] = deque()
         self._status: int | None = None
+        self._epitaph = ""  # why the master ends, if not because it was asked to
         self._environ = sources.environ
         self._loop = Loop()
         self._outlet = Outlet(2, self._loop)
         self._log = open_log(self._outlet, settings.log_format, settings.log_level)
-        self._sockets = Sockets(sources.environ, self._loop, self._on_shut_down)
-        self._plans = Plans(sources, config, self._sockets, start_directory)
-        self._fleet = Fleet(random.random)
         self._signals = SignalQueue()
         self._inbox = Inbox()
         self._children = Children()
         self._guard: Guard | None = None
+        self._fleet = Fleet(random.random)
         self._crew = Crew(self._loop, self._children, self._outlet, self._log, self.post)
         self._systemd = SystemdObserver(ServiceManager(sources.environ), self._fleet)
         log = LogObserver(self._log, self._crew.last_lines, self._crew.hint)
         self._observers = (log, self._systemd)
+        # Last: from here on there is something to leave behind.
+        self._sockets = Sockets(sources.environ, self._loop, self._on_shut_down)
+        self._plans = Plans(sources, config, self._sockets, start_directory)
 
     # -- the loop ------------------------------------------------------------------------
 
@@ -92,6 +94,8 @@ class Supervisor:
         while self._status is None:
             self._turn()
         self._log.info("overseer-stopped", status=self._status)
+        if self._status:
+            self._outlet.write(self._epitaph.encode())
         return self._status
 
     def post(self, event: Event) -> None:
@@ -114,6 +118,10 @@ class Supervisor:
         self._protect(lambda: self._crew.look(now))
         deadline = self._fleet.next_deadline()
         if deadline is not None and deadline <= now:
+            for call in self._loop.turn(
+                0
+            ):  # what came while we slept, or were stopped, comes first
+                self._protect(call)
             self.post(TimePassed())
         while self._events:
             self._protect(partial(self._handle, self._events.popleft(), now))
@@ -157,19 +165,24 @@ class Supervisor:
             recipe = self._plans.recipe_for(worker.generation)
             self._crew.start(worker, recipe, time.monotonic())
         except OverseerError as error:
-            self.post(Exited(worker, f"could not be started: {error}"))
+            self.post(Exited(worker, str(error)))
+        except Exception as error:  # noqa: BLE001 - or the fleet would wait for it for ever
+            self._log.exception("master-error")
+            self.post(Exited(worker, f"could not be started: {error!r}"))
 
     def _on_report(self, report: Report) -> None:
         """Follow up on what was decided, where it concerns more than the workers."""
         match report.name:
+            case "rollout-started" | "service-starting" if report.generation:
+                self._plans.begin(report.generation)
             case "worker-ready":
-                for listener in self._plans.plan.listeners:
-                    listener.listen()
+                self._sockets.listen_again()
             case "rollout-rolled-back" | "rollout-cancelled" if report.generation:
                 current = self._fleet.roster.current
                 self._plans.failed(report.generation, current.number if current else None)
             case "gave-up" | "service-exited":
-                self.why = f"{report.name.replace('-', ' ')}: {report.facts['reason']}"
+                why = f"{report.name.replace('-', ' ')}: {report.facts['reason']}"
+                self._epitaph = f"overseer: {self._plans.plan.settings.name} {why}\n"
             case "generation-gone" if report.generation:
                 self._crew.forget(report.generation)
                 for listener in self._plans.gone(report.generation):
@@ -206,16 +219,23 @@ class Supervisor:
             case signal.SIGTTOU if current:
                 self.post(ScaleRequested(current.size - 1))
             case number if number in FORWARDED and current:
-                self._crew.forward(current.number, number)
+                # One that is starting has no handler yet: the default action would end it.
+                ready = (w.id for w in current.workers.values() if w.state is WorkerState.READY)
+                self._crew.forward(ready, number)
 
     def _reload(self) -> None:
         """Reread the configuration, then roll out; a bad one changes nothing and says so."""
+        if self._fleet.stopping:
+            self._report("reload-refused", reason="the service is stopping")
+            return
         self._report("reload-begun")
         before = self._plans.plan
         try:
             change = self._plans.reread()
-        except OverseerError as error:
-            self._report("reload-failed", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - systemd must hear that the reload has ended
+            if not isinstance(error, OverseerError):
+                self._log.exception("master-error")
+            self._report("reload-failed", reason=str(error) or repr(error))
             return
         self._report("reloaded", changed=list(change.keys))
         if change.ignored:
@@ -228,7 +248,11 @@ class Supervisor:
 
     def _on_shut_down(self, listener: Listener) -> None:
         """Listen again: a worker has closed the listener for everybody."""
-        repaired = self._sockets.revive(listener)
+        try:
+            repaired = self._sockets.revive(listener)
+        except OverseerError as error:
+            self._report("listener-lost", name=listener.name, reason=str(error))
+            return
         self._report("listener-shut-down", name=listener.name, repaired=repaired)
         if not repaired:
             self.post(RolloutRequested(f"listener {listener.name} was shut down by a worker"))

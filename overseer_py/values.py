@@ -7,6 +7,7 @@ have been right; the caller adds the name of the key.
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def ready_rule(text: str) -> ReadyRule:
         raise ValueError(f"{kind} takes no argument")
     if kind == "http" and "/" not in argument:
         raise ValueError(f"{text!r} names no path; write http:/health or http:NAME/health")
-    if kind == "exec" and not argument.strip():
+    if kind == "exec" and not shlex.split(argument):  # ValueError: a quotation is not closed
         raise ValueError("exec names no command; write exec:COMMAND")
     if kind == "delay":
         duration(argument)

@@ -90,11 +90,12 @@ def start(sources: Sources) -> int:
             status = supervisor.run(claim.fd if claim else None)
         finally:
             supervisor.close()
-        if status:
-            say(f"{settings.name} {supervisor.why}")
     except OverseerError as error:
         say(str(error))
         status = error.exit_status
+    except OSError as error:
+        say(f"{error.filename or 'the system'}: {error.strerror}")
+        status = 1
     finally:
         if pid_file:
             instance.remove_pid_file(pid_file)

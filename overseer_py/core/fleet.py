@@ -7,7 +7,7 @@ What holds after every event, whatever the history (tests/core/test_histories.py
 3. No worker is drained before its replacement is ready and settled.
 4. ``exclusive``: no two generations have a process at the same time.
 5. Late news of a past worker changes nothing.
-6. No deadline in the past is left.
+6. ``TimePassed`` leaves no deadline in the past.
 7. Once a stop is asked for, every history ends with exactly one ``Quit``.
 
 ``handle`` takes one event and the time, and returns the actions that follow.  Two kinds of
@@ -79,9 +79,8 @@ class Fleet:
                 self._on_extended(worker, now + seconds)
             case Exited():
                 self._on_exited(event, now)
-            case TimePassed():
-                pass
-        self._expire_deadlines(now)
+            case TimePassed():  # and only then: news that came in time may still be waiting
+                self._expire_deadlines(now)
         while self._advance(now):
             pass
         return self._orders.take()
@@ -97,6 +96,11 @@ class Fleet:
     def stopping(self) -> bool:
         """Whether the service is on its way out, by request or because it gave up."""
         return self.leaving or self._stop_at is not None
+
+    @property
+    def rolling(self) -> bool:
+        """Whether a rollout runs, or waits to."""
+        return bool(self.roster.candidate or self._rollouts.pending)
 
     # -- event rules: one thing at a time --------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,11 @@ class Launch:
     identity: Identity | None = None
 
 
-def become(launch: Launch, master: int, report_fd: int) -> NoReturn:
-    """Turn this freshly forked process into the program; never return."""
+def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) -> NoReturn:
+    """Turn this freshly forked process into the program; never return.
+
+    ``limit`` is RLIMIT_NOFILE as the service is to have it: select(2) fails above 1024.
+    """
     step = "set up its descriptors"
     try:
         os.setpgid(0, 0)
@@ -63,6 +67,7 @@ def become(launch: Launch, master: int, report_fd: int) -> NoReturn:
         environ = dict(launch.environ)
         if "LISTEN_FDS" in environ:
             environ["LISTEN_PID"] = str(os.getpid())
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         reset_signals()  # last: one that waited takes effect here, with its default action
         os.execvpe(launch.argv[0], list(launch.argv), environ)
     except OSError as error:

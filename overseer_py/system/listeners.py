@@ -66,8 +66,8 @@ class Listener:
     def address(self) -> str:
         """The real address: HOST:PORT, or the path of a unix socket."""
         name = self.socket.getsockname()
-        if self.socket.family == socket.AF_UNIX:
-            return str(name)
+        if self.socket.family == socket.AF_UNIX:  # an abstract name begins with a zero byte
+            return str(name) if isinstance(name, str) else "@" + os.fsdecode(name[1:])
         return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
     @property
@@ -87,7 +87,7 @@ class Listener:
         Again after every start of a worker: its own listen(2) overwrites the backlog of the
         shared socket.
         """
-        if self.stream:
+        if self.stream and self.wanted.kind is not Kind.ADOPTED:
             self.socket.listen(self.wanted.backlog)
 
     def revive(self) -> bool:
@@ -101,7 +101,8 @@ class Listener:
             self.socket.close()
             self.socket, self.inode = fresh.socket, fresh.inode
             return False
-        self.listen()
+        if self.kind == "tcp":
+            self.socket.listen(self.wanted.backlog)
         return self.kind == "tcp"
 
     def close(self) -> None:
@@ -132,7 +133,7 @@ def adopt(environ: Mapping[str, str], pid: int) -> list[Listener]:
 
     Two sockets of one unit share one name: the second is called NAME-1.
     """
-    if environ.get("LISTEN_PID") != str(pid) or not environ.get("LISTEN_FDS", "").isdigit():
+    if environ.get("LISTEN_PID") != str(pid) or not environ.get("LISTEN_FDS", "").isdecimal():
         return []
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     adopted: list[Listener] = []
@@ -168,6 +169,8 @@ def _adopt(fd: int, name: str, group: str) -> Listener:
         listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise ListenerError(f"listen fd:{fd}: {error.strerror}; is LISTEN_FDS right?") from error
+    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        raise ListenerError(f"listen fd:{fd}: neither an internet nor a unix socket")
     if sock.type == socket.SOCK_STREAM and not listening:
         raise ListenerError(f"listen fd:{fd}: not a listening socket; set Accept=no in the unit")
     if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
@@ -247,7 +250,7 @@ def _open_unix(address: Address) -> Listener:
     listener = Listener(address.name, address, sock, _inode(address.path))
     try:
         if (uid, gid) != (-1, -1):
-            os.chown(address.path, uid, gid)
+            os.chown(address.path, uid, gid, follow_symlinks=False)
         return _finish(listener)
     except OSError:
         listener.close()
@@ -264,7 +267,6 @@ def _bind_unix(sock: socket.socket, address: Address) -> None:
         sock.bind(address.path)
     finally:
         os.umask(before)
-    os.chmod(address.path, address.mode)
 
 
 def _make_way(address: Address) -> None:

@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
@@ -36,17 +36,19 @@ class Inbox:
         self.address = "@" + self._socket.getsockname()[1:].decode()
         self.fd = self._socket.fileno()
 
-    def read(self) -> list[Message]:
-        """Return the messages that have come; at most a few dozen, the rest stays readable."""
-        messages: list[Message] = []
+    def read(self) -> Iterator[Message]:
+        """Yield the messages that have come; at most a few dozen, the rest stays readable.
+
+        Each is to be dealt with before the next is read: a sender may wait until its message has
+        been taken (sd_notify_barrier(3)) and end then, and who it was cannot be told any more.
+        """
         for _ in range(_AT_ONCE):
             try:  # no room for descriptors: the kernel closes what sd_notify_barrier(3) sends
                 data, ancillary, *_ = self._socket.recvmsg(_LONGEST, socket.CMSG_SPACE(_UCRED.size))
             except BlockingIOError:
-                break
+                return
             pid = next((_UCRED.unpack(value)[0] for *_, value in ancillary), 0)
-            messages.append(Message(pid, parse(data)))
-        return messages
+            yield Message(pid, parse(data))
 
     def close(self) -> None:
         """Close the socket; its name goes with it."""

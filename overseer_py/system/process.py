@@ -10,6 +10,7 @@ A process has ended when its main process is reaped and none of its strays is le
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -83,11 +84,13 @@ class Children:
 
     def __init__(self) -> None:
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+        self._limit = raise_descriptor_limit()
         self._processes: dict[int, Process] = {}
 
     def spawn(self, launch: Launch, mark: Mapping[str, str], on_exit: OnExit) -> Process:
         """Start a program; ``on_exit`` is called once, from ``reap``, also if the exec failed."""
-        return self.fork(partial(become, launch, os.getpid()), mark, on_exit)
+        run = partial(become, launch, os.getpid(), self._limit)
+        return self.fork(run, mark, on_exit)
 
     def fork(
         self, run: Callable[[int], NoReturn], mark: Mapping[str, str], on_exit: OnExit
@@ -183,6 +186,14 @@ class Children:
         """
         orphans = [pid for pid in procfs.children(os.getpid()) if pid not in self._processes]
         return any(procfs.is_ending(pid) for pid in orphans)
+
+
+def raise_descriptor_limit() -> tuple[int, int]:
+    """Allow the master as many descriptors as it may have (three a worker); return what was."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
 
 
 def kill_all(pids: Iterable[int]) -> None:

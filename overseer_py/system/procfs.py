@@ -60,6 +60,17 @@ def has_variable(pid: int, name: str, value: str) -> bool:
     return f"{name}={value}".encode() in read(f"/proc/{pid}/environ").split(b"\0")
 
 
+def is_hidden(pid: int) -> bool:
+    """Whether the descriptors of a process are not ours to see (ptrace(2), access modes)."""
+    try:
+        os.listdir(f"/proc/{pid}/fd")
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def sockets(pid: int) -> dict[int, list[int]]:
     """Return the inodes of the sockets that a process has open, each with its descriptors."""
     found: dict[int, list[int]] = {}

@@ -48,6 +48,15 @@ def last_line(result: subprocess.CompletedProcess[str]) -> str:
             ),
         ),
         (
+            ["--ready", "exec:echo 'oops", "--", "true"],
+            "overseer: --ready: No closing quotation",
+        ),
+        (
+            ["--restart-signal", "SEGV", "--", "true"],
+            "overseer: restart_signal: SIGSEGV is not for that; use USR2",
+        ),
+        (["--control", "/", "--", "true"], "overseer: control: /: not a path to a file"),
+        (
             ["--user", "nobody-of-that-name", "--", "true"],
             "overseer: user nobody-of-that-name: no such user",
         ),
@@ -90,6 +99,25 @@ def test_2_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
     result = run(tmp_path, "--worker", "2", "--", "true")
     assert result.returncode == 2
     assert "--workers" in result.stderr
+
+
+def test_2_a_working_directory_that_is_gone(tmp_path: Path) -> None:
+    """Nothing can be started from a directory that was deleted."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = (
+        "import os, runpy; os.rmdir(os.getcwd()); runpy.run_module('overseer_py', alter_sys=True)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "run", "--", "true"],
+        cwd=gone,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert last_line(result) == ("overseer: chdir: the working directory is gone; give --chdir DIR")
+    assert result.returncode == 2
 
 
 def test_3_a_listener_that_could_not_be_had(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -81,6 +82,25 @@ def test_a_stuck_or_gone_reader_blocks_nobody(tmp_path: Path, kind: str) -> None
             master.kill()
     if kind != "closed pipe":
         os.close(ours)
+
+
+def test_a_stuck_reader_does_not_keep_a_master_that_ends(tmp_path: Path) -> None:
+    """Nor the line that says why it ends: the status does."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "overseer_py", "run", "--backoff", "10ms", "--", "false"]
+    with subprocess.Popen(command, stderr=writer, env=environ, cwd=ROOT) as master:
+        os.close(writer)
+        try:
+            assert master.wait(PATIENCE) == 5
+        finally:
+            master.kill()
+            os.close(reader)
 
 
 def _answer(sock: Path, master: subprocess.Popen[bytes]) -> str:

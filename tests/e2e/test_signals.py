@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.e2e.test_broken_versions import EXAMPLES
+from tests.e2e.test_broken_versions import EXAMPLES, GOOD, deploy
 from tests.load import Load, fetch
-from tests.master import HELLO, PATIENCE, Master, program
+from tests.master import HELLO, PATIENCE, PROGRAMS, Master, program
+from tests.needs import need
 
 LISTEN = ("--listen", "127.0.0.1:0")
 
@@ -218,6 +219,110 @@ def test_hup_changes_listeners_as_a_whole(tmp_path: Path) -> None:
         assert master.port("tcp") == port
         assert master.stop() == 0
         assert not new.exists()
+
+
+def test_hup_keeps_each_port_with_its_name(tmp_path: Path) -> None:
+    """Two listeners on ports that the kernel chose are two, also after a reload."""
+    file = tmp_path / "overseer.toml"
+    file.write_text('listen = ["a=127.0.0.1:0", "b=127.0.0.1:0"]\nready = "accept:a"\n')
+    with Master(tmp_path, "--config", str(file), "--", *HELLO) as master:
+        master.ready()
+        ports = {name: master.port(name) for name in "ab"}
+        file.write_text('listen = ["b=127.0.0.1:0", "a=127.0.0.1:0"]\nready = "accept:b"\n')
+        after = master.now()
+        master.send(signal.SIGHUP)
+        master.saw("rollout-committed", generation=2)
+        for name, port in ports.items():
+            assert master.saw("listening", after=after, name=name)["address"].endswith(f":{port}")
+        assert fetch(ports["b"]).startswith("hello")
+        assert not master.all("listener-closed")
+        assert master.stop() == 0
+
+
+def test_hup_does_not_take_a_lost_file_for_an_empty_one(tmp_path: Path) -> None:
+    """The file that was there at the start must be there, or the listeners would be closed."""
+    (tmp_path / "overseer.toml").write_text('listen = ["127.0.0.1:0"]\n')
+    with Master(tmp_path, "--", *HELLO, cwd=tmp_path) as master:
+        master.ready()
+        (tmp_path / "overseer.toml").unlink()
+        master.send(signal.SIGHUP)
+        assert master.saw("reload-failed")["reason"] == "overseer.toml: No such file or directory"
+        assert fetch(master.port()).startswith("hello")
+        assert master.stop() == 0
+
+
+def test_hup_is_refused_on_the_way_out(tmp_path: Path) -> None:
+    """A service that stops binds nothing new."""
+    with Master(tmp_path, *LISTEN, "--stop-delay", "1h", "--", *HELLO) as master:
+        master.ready()
+        master.send(signal.SIGTERM)
+        master.saw("stopping")
+        master.send(signal.SIGHUP)
+        assert master.saw("reload-refused")["reason"] == "the service is stopping"
+        assert not master.all("reload-begun")
+        master.send(signal.SIGTERM)
+        assert master.wait() == 0
+
+
+def test_hup_during_an_exclusive_rollout_is_not_lost(tmp_path: Path) -> None:
+    """A rollout runs what was configured when it began, the one that waits what HUP has read."""
+    file, app = tmp_path / "overseer.toml", tmp_path / "app.py"
+    file.write_text('surge = "exclusive"\n[env]\nX = "A"\n')
+    deploy(PROGRAMS / "slow_to_stop.py", app)
+    command = ["--config", str(file), *LISTEN, "--", sys.executable, str(app), "2"]
+    with Master(tmp_path, *command, env=EXAMPLES) as master:
+        master.ready()
+        deploy(PROGRAMS / "wants_b.py", app)
+        master.send(signal.SIGUSR2)
+        master.saw("worker-draining", worker="1/0#1")
+        file.write_text('surge = "exclusive"\n[env]\nX = "B"\n')
+        master.send(signal.SIGHUP)
+        master.saw("rollout-queued")
+        assert "status 4" in master.saw("rollout-rolled-back", generation=2)["reason"]
+        master.saw("rollout-committed", generation=3)
+        assert master.stop() == 0
+
+
+def test_a_worker_that_starts_gets_no_forwarded_signal(tmp_path: Path) -> None:
+    """It may have no handler yet, and the default action would end it."""
+    with Master(tmp_path, "--ready", "delay:1s", "--", "sleep", "1000") as master:
+        master.saw("worker-started")
+        master.send(signal.SIGUSR1)
+        master.saw("signal", signal="USR1")
+        master.ready()
+        assert not master.all("worker-exited")
+        assert master.stop() == 0
+
+
+def test_a_master_that_was_stopped_hears_first_and_judges_then(tmp_path: Path) -> None:
+    """What came in time is not late because the master was: a virtual machine may pause."""
+    options = ["--workers", "3", "--ready", "notify", "--ready-timeout", "3s"]
+    with Master(tmp_path, *options, "--", *program("says_ready", str(tmp_path))) as master:
+        for _ in range(3):
+            master.saw("worker-started")
+        while len(list(tmp_path.glob("up-*"))) < 3:
+            assert master.process.poll() is None
+        master.send(signal.SIGSTOP)
+        (tmp_path / "go").touch()
+        while len(list(tmp_path.glob("said-*"))) < 3:
+            assert master.process.poll() is None
+        time.sleep(3.5)  # longer than the time-out: that is the point
+        master.send(signal.SIGCONT)
+        master.ready()
+        assert not master.all("worker-late")
+        assert master.stop() == 0
+
+
+def test_the_master_may_have_more_descriptors_than_its_workers(tmp_path: Path) -> None:
+    """It takes what it may have, three a worker; the workers get the limit that was set."""
+    wrapper = [need("prlimit"), "--nofile=64:4096"]
+    with Master(tmp_path, "--workers", "30", "--", "sleep", "1000", wrapper=wrapper) as master:
+        master.ready()
+        pid = master.workers()[0]
+        limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        (line,) = [line for line in limits if line.startswith("Max open files")]
+        assert line.split()[3:5] == ["64", "4096"]
+        assert master.stop() == 0
 
 
 def test_a_failed_rollout_takes_the_reload_back(tmp_path: Path) -> None:

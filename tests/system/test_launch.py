@@ -334,7 +334,7 @@ def test_nothing_begins_after_the_masters_death() -> None:
         _, report = os.pipe2(os.O_CLOEXEC)
         child = os.fork()
         if child == 0:  # its master would be init, but its parent is not
-            become(Launch(["echo", "alive"], ENVIRON, stdout=write_end), 1, report)
+            become(Launch(["echo", "alive"], ENVIRON, stdout=write_end), 1, (64, 64), report)
         os.close(write_end)
         os.waitpid(child, 0)
         return os.read(read_end, 10)

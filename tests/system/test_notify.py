@@ -45,7 +45,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
 """
     with subprocess.Popen([sys.executable, "-c", code, inbox.address]) as worker:
         worker.wait()
-    (message,) = inbox.read()
+    (message,) = list(inbox.read())
     fields = {"READY": "1", "MAINPID": "1", "STATUS": "at work: a=b"}
     assert message == Message(worker.pid, fields)
 
@@ -59,10 +59,10 @@ def test_systemds_own_tool_is_understood(inbox: Inbox) -> None:
         fields: dict[str, str] = {}
         while tool.poll() is None:  # it waits until its barrier is closed
             if select.select([inbox.fd], [], [], 0.01)[0]:
-                for message in inbox.read():
+                for message in list(inbox.read()):
                     fields.update(message.fields)
     assert tool.returncode == 0
-    for message in inbox.read():
+    for message in list(inbox.read()):
         fields.update(message.fields)
     assert fields["READY"] == "1"
     assert fields["STATUS"] == "up"
@@ -74,7 +74,7 @@ def test_descriptors_are_not_kept(inbox: Inbox) -> None:
     reader, writer = os.pipe()
     for count in (1, 2, 250):
         send(inbox, b"FDSTORE=1", [writer] * count)
-        (message,) = inbox.read()
+        (message,) = list(inbox.read())
         assert message == Message(os.getpid(), {"FDSTORE": "1"})
     os.close(writer)
     assert os.read(reader, 1) == b""  # the last holder is gone
@@ -86,7 +86,7 @@ def test_descriptors_are_not_kept(inbox: Inbox) -> None:
 def test_rubbish_is_passed_over(inbox: Inbox, data: bytes) -> None:
     """A message that means nothing is no error, and its sender is still known."""
     send(inbox, data)
-    (message,) = inbox.read()
+    (message,) = list(inbox.read())
     assert message.pid == os.getpid()
     assert message.fields in ({}, {"": ""}, {"A": "1", "B": ""})
 
@@ -94,14 +94,14 @@ def test_rubbish_is_passed_over(inbox: Inbox, data: bytes) -> None:
 def test_a_long_message_is_cut(inbox: Inbox) -> None:
     """What is too long loses its end, not its beginning."""
     send(inbox, b"READY=1\nSTATUS=" + b"x" * 50_000)
-    (message,) = inbox.read()
+    (message,) = list(inbox.read())
     assert message.fields["READY"] == "1"
     assert len(message.fields["STATUS"]) < 4096
 
 
 def test_many_messages_come_in_turns(inbox: Inbox) -> None:
     """A flood is read in bounded pieces; nothing to read is an empty list."""
-    assert inbox.read() == []
+    assert list(inbox.read()) == []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as client:
         sent = 0
         try:
@@ -111,7 +111,7 @@ def test_many_messages_come_in_turns(inbox: Inbox) -> None:
         except BlockingIOError:  # net.unix.max_dgram_qlen
             pass
     read: list[str] = []
-    while messages := inbox.read():
+    while messages := list(inbox.read()):
         assert len(messages) <= 64
         read += [message.fields["N"] for message in messages]
     assert read == [str(number) for number in range(sent)]
@@ -122,7 +122,7 @@ def test_each_inbox_has_a_name_of_its_own(inbox: Inbox) -> None:
     with closing(Inbox()) as other:
         assert other.address != inbox.address
         send(inbox, b"READY=1")
-        assert other.read() == []
+        assert list(other.read()) == []
     assert inbox.address.startswith("@")
     assert not os.get_inheritable(inbox.fd)
 
