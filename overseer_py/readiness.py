@@ -19,7 +19,7 @@ from typing import NoReturn
 from overseer_py import values
 from overseer_py.errors import ConfigError, LaunchError
 from overseer_py.system import probe, procfs, traffic
-from overseer_py.system.launch import Launch
+from overseer_py.system.launch import Identity, Launch
 from overseer_py.system.listeners import Listener
 from overseer_py.system.loop import IN, Loop
 from overseer_py.system.probe import Target
@@ -97,7 +97,7 @@ class Accept(Rule):
 
     def __init__(self, on_ready: Callable[[], None], listeners: Sequence[Listener]) -> None:
         super().__init__(on_ready)
-        self._listeners = {listener.socket_inode: listener for listener in listeners}
+        self._listeners = {listener.name: listener.socket for listener in listeners}
         self._pid = 0
         self._pause = self._FIRST
 
@@ -110,17 +110,13 @@ class Accept(Rule):
         """Look at the worker's whole tree: gunicorn's listeners are polled by its children."""
         self._pause = min(self._pause * self._GROWTH, self._LONGEST)
         self.next_look = now + self._pause
-        pids = procfs.tree([self._pid])
-        waited_on = traffic.waiting(pids, set(self._listeners))
-        others = [o for inode, o in self._listeners.items() if inode not in waited_on]
-        names = ", ".join(other.name for other in others)
-        self.hint = f"nobody in the worker's process tree waits for connections on {names}"
-        if any(procfs.is_hidden(pid) for pid in pids):
-            self.hint += (
-                "; its descriptors are hidden: that needs CAP_SYS_PTRACE, or another --ready"
-            )
-        if all(o.stream and traffic.serving(pids, o.socket) for o in others):
+        names = traffic.missing(self._pid, self._listeners)
+        if not names:
             self.on_ready()
+            return
+        self.hint = traffic.unserved(names)
+        if any(procfs.is_hidden(pid) for pid in procfs.tree([self._pid])):
+            self.hint += "; its descriptors are hidden: give CAP_SYS_PTRACE, or another --ready"
 
 
 class ReadyPipe(Rule):
@@ -210,18 +206,41 @@ class Trial(Rule):
             self.children.kill(self._process)
 
 
+class AcceptAs(Trial):
+    """Accept, seen by a child that has become the worker's user."""
+
+    _FIRST, _LONGEST = 0.02, 0.2
+
+    def __init__(
+        self,
+        on_ready: Callable[[], None],
+        around: Surroundings,
+        listeners: Sequence[Listener],
+        identity: Identity,
+    ) -> None:
+        super().__init__(on_ready, around.children, lambda _: None)
+        self._listeners = {listener.name: listener.socket for listener in listeners}
+        self._identity = identity
+
+    def start(self, worker: Process, on_exit: Callable[[str, int], None]) -> Process:
+        """Look once."""
+        look = partial(traffic.look_as, self._identity, worker.pid, self._listeners, os.getpid())
+        return self.children.fork(look, {}, on_exit)
+
+
 class Http(Trial):
     """A 2xx that this worker answered through the real address."""
 
     def __init__(
-        self, on_ready: Callable[[], None], children: Children, say: Say, ask: Listener, path: str
+        self, on_ready: Callable[[], None], around: Surroundings, ask: Listener, path: str
     ) -> None:
-        super().__init__(on_ready, children, say)
+        super().__init__(on_ready, around.children, around.say)
         self._listener, self._path = ask, path
+        self._identity = None if procfs.sees_others() else around.launch.identity
 
     def start(self, worker: Process, on_exit: Callable[[str, int], None]) -> Process:
         """Ask in a child of the master: it may block."""
-        target = Target.of(self._listener.socket, self._path, worker.pid)
+        target = Target.of(self._listener.socket, self._path, worker.pid, self._identity)
         run: Callable[[int], NoReturn] = partial(probe.run, target, os.getpid())
         return self.children.fork(run, {}, on_exit)
 
@@ -262,9 +281,9 @@ def rule_for(  # noqa: PLR0911 - one for each rule
         case "auto":
             if not around.listeners:
                 return NotifyOrDelay(on_ready, ALIVE_LONG_ENOUGH)
-            return Accept(on_ready, around.listeners)
+            return _accept(on_ready, around, around.listeners)
         case "accept":
-            return Accept(on_ready, named(around.listeners, rule.argument))
+            return _accept(on_ready, around, named(around.listeners, rule.argument))
         case "notify":
             return Notify(on_ready)
         case "fd":
@@ -272,13 +291,22 @@ def rule_for(  # noqa: PLR0911 - one for each rule
         case "http":
             name, slash, path = rule.argument.partition("/")
             (listener,) = named(around.listeners, name)[:1]
-            return Http(on_ready, around.children, around.say, listener, slash + path)
+            return Http(on_ready, around, listener, slash + path)
         case "exec":
             launch = replace(
                 around.launch, argv=shlex.split(rule.argument), fds=(), stdout=2, stderr=2
             )
             return Exec(on_ready, around.children, around.say, launch)
     return Delay(on_ready, values.duration(rule.argument))
+
+
+def _accept(
+    on_ready: Callable[[], None], around: Surroundings, listeners: Sequence[Listener]
+) -> Rule:
+    identity = around.launch.identity
+    if identity and not procfs.sees_others():
+        return AcceptAs(on_ready, around, listeners, identity)
+    return Accept(on_ready, listeners)
 
 
 def check(rule: ReadyRule, listeners: Sequence[Listener]) -> None:

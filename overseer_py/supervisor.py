@@ -69,7 +69,8 @@ class Supervisor:
         self._guard: Guard | None = None
         self._fleet = Fleet(random.random)
         self._crew = Crew(self._loop, self._children, self._outlet, self._log, self.post)
-        self._systemd = SystemdObserver(ServiceManager(sources.environ), self._fleet)
+        self._manager = ServiceManager(sources.environ)
+        self._systemd = SystemdObserver(self._manager, self._fleet)
         log = LogObserver(self._log, self._crew.last_lines, self._crew.hint)
         self._observers = (log, self._systemd)
         # Last: from here on there is something to leave behind.
@@ -109,6 +110,8 @@ class Supervisor:
         self._children.kill_everything()
         self._sockets.keep_only([])
         self._outlet.flush()
+        for owner in (self._outlet, self._inbox, self._manager, self._signals, self._loop):
+            owner.close()
 
     def _turn(self) -> None:
         now = time.monotonic()

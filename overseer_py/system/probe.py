@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from overseer_py.system import procfs, sockdiag
-from overseer_py.system.launch import die_with, reset_signals
+from overseer_py.system.launch import Identity, change_identity, die_with, reset_signals
 
 ROUND = 2.0  # seconds that one child tries
 _ANSWER = 3.0  # seconds that an accepted request may take
@@ -37,20 +37,26 @@ class Target:
     place: str | tuple[str, int]  # as getsockname(2) of the listener says
     path: str
     worker: int  # pid; its descendants count
+    identity: Identity | None = None  # whom one must be to see what the worker holds
 
     @classmethod
-    def of(cls, listener: socket.socket, path: str, worker: int) -> Target:
+    def of(
+        cls, listener: socket.socket, path: str, worker: int, identity: Identity | None = None
+    ) -> Target:
         """Return the target for a listener of the master."""
         name = listener.getsockname()
         if listener.family == socket.AF_UNIX:
-            return cls(listener.family, name, path, worker)
-        return cls(listener.family, (_LOOPBACK.get(name[0], name[0]), name[1]), path, worker)
+            return cls(listener.family, name, path, worker, identity)
+        place = _LOOPBACK.get(name[0], name[0]), name[1]
+        return cls(listener.family, place, path, worker, identity)
 
 
 def run(target: Target, master: int, report_fd: int) -> NoReturn:
     """Exit with 0 if the worker answered 2xx, else with 1 and the reason on ``report_fd``."""
     status = 1
     try:
+        if target.identity:
+            change_identity(target.identity)
         die_with(master, signal.SIGKILL)
         reset_signals()
         reason = ask(target, time.monotonic() + ROUND)

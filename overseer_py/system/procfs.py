@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+_CAP_SYS_PTRACE = 19
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -58,6 +59,14 @@ def is_ending(pid: int) -> bool:
 def has_variable(pid: int, name: str, value: str) -> bool:
     """Whether the process was started with this variable in its environment."""
     return f"{name}={value}".encode() in read(f"/proc/{pid}/environ").split(b"\0")
+
+
+def sees_others() -> bool:
+    """Whether the descriptors of other users' processes are ours to see (CAP_SYS_PTRACE)."""
+    for line in read("/proc/self/status").splitlines():
+        if line.startswith(b"CapEff:"):
+            return bool(int(line.split()[1], 16) >> _CAP_SYS_PTRACE & 1)
+    return False
 
 
 def is_hidden(pid: int) -> bool:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import NoReturn
 
 from overseer_py.system import libc, procfs
+from overseer_py.system.launch import Identity, change_identity, die_with
 
 _TFD = re.compile(rb"^tfd:\s*\d+ events:\s*([0-9a-f]+).*? ino:([0-9a-f]+)", re.MULTILINE)
 _EPOLLIN = 0x1
@@ -53,6 +56,44 @@ def serving(pids: Iterable[int], listener: socket.socket) -> bool:
     it is busy.  Needs pidfd_getfd(2); where that is missing or forbidden the answer is False.
     """
     return any(_accepted(held, listener) for pid in pids for held in _held(pid))
+
+
+def missing(worker: int, listeners: Mapping[str, socket.socket]) -> list[str]:
+    """Return the names of the listeners that nobody in the worker's process tree serves."""
+    pids = procfs.tree([worker])
+    inodes = {os.fstat(o.fileno()).st_ino: name for name, o in listeners.items()}
+    waited_on = {inodes[inode] for inode in waiting(pids, set(inodes))}
+    others = [(name, o) for name, o in listeners.items() if name not in waited_on]
+    return [name for name, o in others if o.type != socket.SOCK_STREAM or not serving(pids, o)]
+
+
+def unserved(names: Iterable[str]) -> str:
+    """Return the sentence for listeners that nobody serves."""
+    return f"nobody in the worker's process tree waits for connections on {', '.join(names)}"
+
+
+def look_as(
+    identity: Identity,
+    worker: int,
+    listeners: Mapping[str, socket.socket],
+    master: int,
+    report_fd: int,
+) -> NoReturn:
+    """Look with the worker's own eyes, in a child of the master: what it may see, so may we.
+
+    For a root without CAP_SYS_PTRACE, as containers have it, whose workers are another user.
+    """
+    status = 1
+    try:
+        change_identity(identity)
+        die_with(master, signal.SIGKILL)
+        names = missing(worker, listeners)
+        os.write(report_fd, unserved(names).encode() if names else b"")
+        status = 1 if names else 0
+    except OSError as error:
+        os.write(report_fd, f"cannot look at the worker: {error.strerror}".encode())
+    finally:
+        os._exit(status)
 
 
 def _held(pid: int) -> Iterator[socket.socket]:

@@ -105,9 +105,7 @@ def test_2_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     """Nothing can be started from a directory that was deleted."""
     gone = tmp_path / "gone"
     gone.mkdir()
-    code = (
-        "import os, runpy; os.rmdir(os.getcwd()); runpy.run_module('overseer_py', alter_sys=True)"
-    )
+    code = "import os; os.rmdir(os.getcwd()); from overseer_py.__main__ import main; main()"
     result = subprocess.run(
         [sys.executable, "-c", code, "run", "--", "true"],
         cwd=gone,

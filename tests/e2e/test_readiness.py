@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -12,7 +14,8 @@ import pytest
 
 from tests.e2e.handovers import CLIENTS, check_killed, check_stop
 from tests.load import Load, fetch
-from tests.master import Master, program
+from tests.master import PROGRAMS, Master, program
+from tests.needs import need
 
 TCP = ["--listen", "127.0.0.1:0"]
 SERVICE = program("service")
@@ -43,6 +46,27 @@ def test_auto_when_busy(tmp_path: Path, address: str) -> None:
             master.restart()
             load.more()
         check_stop(master)
+
+
+@pytest.mark.parametrize("rule", ["auto", "http:/"])
+def test_workers_of_another_user_without_the_right_to_look(rule: str) -> None:
+    """Root in a container has no CAP_SYS_PTRACE: it looks with the eyes of the worker's user."""
+    if os.geteuid():
+        pytest.skip("needs root to run workers as somebody else")
+    drop = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    with tempfile.TemporaryDirectory() as public:  # tmp_path is not for others
+        os.chmod(public, 0o755)
+        binary = Path(public) / "server"
+        subprocess.run([need("cc"), "-o", str(binary), str(PROGRAMS / "server.c")], check=True)
+        options = [*TCP, "--ready", rule, "--user", "nobody", "--chdir", "/"]
+        wrapper = [need("setpriv"), *drop]
+        with Master(Path(public), *options, "--", str(binary), wrapper=wrapper) as master:
+            master.ready()
+            (pid,) = master.workers()
+            assert psutil.Process(pid).username() == "nobody"
+            master.restart()
+            assert fetch(master.port()).startswith("2 ")
+            check_stop(master)
 
 
 def test_accept_of_one_listener(tmp_path: Path) -> None:

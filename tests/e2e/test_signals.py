@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.e2e.test_broken_versions import EXAMPLES, GOOD, deploy
+from tests.e2e.test_broken_versions import EXAMPLES, deploy
 from tests.load import Load, fetch
 from tests.master import HELLO, PATIENCE, PROGRAMS, Master, program
 from tests.needs import need
