@@ -75,7 +75,7 @@ class Crew:
         rule: Rule | None = None
         output: Output | None = None
         try:
-            output = Output(worker, settings, self._loop, self._outlet, self._log)
+            output = Output(worker, settings, self._loop, self._outlet)
             launch, rule = self._fit_out(worker, recipe, output)
             process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
         except Exception:

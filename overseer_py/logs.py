@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
@@ -31,14 +31,15 @@ _SHOWN = 20  # last lines that are set out on a console; status and json have th
 class _Writer:
     """What structlog writes its rendered lines to."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, write: Callable[[bytes], None]) -> None:
         self._outlet = outlet
+        self._write = write
 
     def msg(self, message: str) -> None:
-        if self._outlet.dropped:
+        if self._outlet.dropped and not self._outlet.stuck:
             dropped, self._outlet.dropped = self._outlet.dropped, 0
-            self._outlet.write(f"overseer: {dropped} pieces of log were dropped\n".encode())
-        self._outlet.write(f"{message}\n".encode(errors="replace"))
+            structlog.get_logger().warning("log-dropped", pieces=dropped)
+        self._write(f"{message}\n".encode(errors="replace"))
 
     debug = info = warning = warn = error = critical = msg
 
@@ -56,10 +57,16 @@ def open_log(outlet: Outlet, form: str, level: str) -> Log:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=lambda *_: _Writer(outlet),
+        logger_factory=lambda *_: _Writer(outlet, outlet.write),
         cache_logger_on_first_use=True,
     )
     log: Log = structlog.get_logger()
+    return log.bind()
+
+
+def open_workers_log(outlet: Outlet) -> Log:
+    """Return the log for what workers write, in the same form; it cannot crowd out the facts."""
+    log: Log = structlog.wrap_logger(_Writer(outlet, outlet.pass_on))
     return log.bind()
 
 

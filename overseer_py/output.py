@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from overseer_py.core.messages import WorkerId
 from overseer_py.errors import LaunchError
-from overseer_py.logs import Log
+from overseer_py.logs import open_workers_log
 from overseer_py.relay import BULK, LINES, Relay, Splitter, Tail
 from overseer_py.settings import Settings
 from overseer_py.system.loop import Loop
@@ -22,14 +22,12 @@ Sink = Callable[[bytes], None]
 class Output:
     """The pipes of one worker; each lives until the last process that holds it has let go."""
 
-    def __init__(
-        self, worker: WorkerId, settings: Settings, loop: Loop, outlet: Outlet, log: Log
-    ) -> None:
+    def __init__(self, worker: WorkerId, settings: Settings, loop: Loop, outlet: Outlet) -> None:
         self.stdout, self.stderr = 1, 2  # the master's own
         self.pid = 0  # known once the worker has been started
         self._worker = worker
         self._loop = loop
-        self._log = log
+        self._log = open_workers_log(outlet)
         self._tail = Tail()
         self._relays: list[Relay] = []
         try:
@@ -37,7 +35,7 @@ class Output:
                 self.stdout = self._capture("stdout", [])
                 self.stderr = self._capture("stderr", [self._tail.feed])
             elif not settings.no_relay:
-                self.stderr = self._open([self._tail.feed, outlet.write])
+                self.stderr = self._open([self._tail.feed, outlet.pass_on])
         except LaunchError:
             self.abandon()
             raise

@@ -49,6 +49,8 @@ from overseer_py.system.outlet import Outlet
 from overseer_py.system.process import Children
 from overseer_py.system.signals import FORWARDED, Caught, SignalQueue, sender_of
 
+_LAST_WORDS = 1.0  # seconds that a slow reader of the log has at the end
+
 
 class Supervisor:
     """One service, from the first worker to the last."""
@@ -94,7 +96,8 @@ class Supervisor:
         self.post(RolloutRequested("start", settings.policy(), settings.workers))
         while self._status is None:
             self._turn()
-        self._log.info("overseer-stopped", status=self._status)
+        lost = {"log_dropped": self._outlet.dropped} if self._outlet.dropped else {}
+        self._log.info("overseer-stopped", status=self._status, **lost)
         if self._status:
             self._outlet.write(self._epitaph.encode())
         return self._status
@@ -109,7 +112,7 @@ class Supervisor:
             self._guard.dismiss()
         self._children.kill_everything()
         self._sockets.keep_only([])
-        self._outlet.flush()
+        self._outlet.finish(_LAST_WORDS)
         for owner in (self._outlet, self._inbox, self._manager, self._signals, self._loop):
             owner.close()
 

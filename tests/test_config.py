@@ -425,3 +425,15 @@ def test_no_environment_is_a_traceback(environ: dict[str, str]) -> None:
         Sources({}, COMMAND, environ).load()
     except ConfigError as error:
         assert "\n" not in str(error)  # noqa: PT017 - both outcomes are right
+
+
+def test_a_mode_is_a_text_in_the_file() -> None:
+    """TOML reads 0o027 as the number 23, which would be another mode."""
+    assert fails("umask = 0o027").endswith('umask: write a mode as a text: umask = "0027"')
+    assert load('umask = "0027"').settings.umask == 0o027
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000, "workers = " + "9" * 5000])
+def test_what_is_long_beyond_reason_is_not_toml(text: str) -> None:
+    """A file that breaks the parser is refused as any other bad one."""
+    assert "not TOML" in fails(text)

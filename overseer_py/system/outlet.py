@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import stat
+import time
 from collections import deque
 from contextlib import suppress
 
@@ -50,11 +51,20 @@ class Outlet:
                 return os.open(f"/proc/self/fd/{fd}", flags)
         return fd
 
-    def write(self, data: bytes) -> None:
+    @property
+    def stuck(self) -> bool:
+        """Whether something waits for the reader."""
+        return bool(self._waiting)
+
+    def pass_on(self, data: bytes) -> None:
+        """Write what is not our own: a flood of it leaves room for what we have to say."""
+        self.write(data, _BACKLOG // 2)
+
+    def write(self, data: bytes, most: int = _BACKLOG) -> None:
         """Write now, later, or not at all if the reader is stuck or gone."""
         if not data:  # to a socket it would be a message, and to its reader the end
             return
-        if self._waiting and self._size + len(data) > _BACKLOG:
+        if self._waiting and self._size + len(data) > most:
             self.dropped += 1
             return
         self._waiting.append(data)
@@ -81,6 +91,16 @@ class Outlet:
             if written < len(data):
                 self._waiting.appendleft(data[written:])
         self._await_room(needed=False)
+
+    def finish(self, patience: float) -> None:
+        """Give a slow reader so many seconds to take what waits: nothing is written after this."""
+        give_up_at = time.monotonic() + patience
+        self.flush()
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        while self._waiting and (rest := give_up_at - time.monotonic()) > 0:
+            poll.poll(rest * 1000)
+            self.flush()
 
     def _write_some(self, data: bytes) -> int:
         if self._socket:

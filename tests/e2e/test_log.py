@@ -46,6 +46,16 @@ def test_capture_tags_each_line(tmp_path: Path) -> None:
         master.saw("worker-output", line="unfinished")
 
 
+def test_capture_of_a_flood_holds_nobody_up(tmp_path: Path) -> None:
+    """Lines without end, of no length: TERM is heard at once, and what is left is bounded."""
+    with Master(tmp_path, "--capture", "--", "yes", "") as master:
+        master.ready()
+        master.saw("worker-output")
+        master.send(signal.SIGTERM)
+        assert master.wait(patience=15.0) == 0
+        assert master.saw("stopping")
+
+
 def test_no_relay_hands_stderr_over(tmp_path: Path) -> None:
     """The worker has the master's own stderr, and no last lines are kept."""
     options = [*LISTEN, "--no-relay", "--backoff", "10ms"]

@@ -48,6 +48,15 @@ def test_auto_when_busy(tmp_path: Path, address: str) -> None:
         check_stop(master)
 
 
+def test_what_a_check_writes_is_seen(tmp_path: Path) -> None:
+    """The command of ``exec`` has the master's own stderr."""
+    rule = "exec:sh -c 'echo all is well >&2'"
+    with Master(tmp_path, "--ready", rule, "--", "sleep", "1000") as master:
+        master.ready()
+        master.saw_line("all is well")
+        check_stop(master)
+
+
 @pytest.mark.parametrize("rule", ["auto", "http:/"])
 def test_workers_of_another_user_without_the_right_to_look(rule: str) -> None:
     """Root in a container has no CAP_SYS_PTRACE: it looks with the eyes of the worker's user."""

@@ -158,3 +158,19 @@ def test_a_dead_systemd_does_not_matter(tmp_path: Path) -> None:
         master.ready()
         master.restart()
         assert master.stop() == 0
+
+
+def test_ready_waits_for_the_last_of_several_reloads(tmp_path: Path) -> None:
+    """A reload that waits behind another is part of what systemd waits for."""
+    with Systemd(tmp_path) as systemd, Master(
+        tmp_path, *LISTEN, "--settle", "1s", "--", *HELLO, env=systemd.env
+    ) as master:  # fmt: skip
+        systemd.heard(READY="1")
+        master.send(signal.SIGUSR2)
+        master.saw("rollout-started", generation=2)
+        master.send(signal.SIGUSR2)
+        master.saw("rollout-queued")
+        systemd.heard(READY="1")
+        assert len(master.all("rollout-committed")) == 2
+        assert sum("RELOADING" in message for message in systemd.messages) == 2
+        assert master.stop() == 0

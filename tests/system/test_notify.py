@@ -239,3 +239,12 @@ def test_a_watchdog_is_for_the_process_that_it_names(systemd: socket.socket) -> 
             assert manager.watchdog == seconds
     with closing(ServiceManager({"WATCHDOG_USEC": "3000000"})) as manager:
         assert manager.watchdog is None  # nobody to tell
+
+
+def test_each_message_is_dealt_with_before_the_next_is_taken(inbox: Inbox) -> None:
+    """Its sender waits for that (sd_notify_barrier(3)), and could be gone a moment later."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        for number in "12":
+            client.sendto(f"STATUS={number}".encode(), "\0" + inbox.address[1:])
+    assert next(inbox.read()).fields == {"STATUS": "1"}
+    assert next(inbox.read()).fields == {"STATUS": "2"}
