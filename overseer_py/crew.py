@@ -78,7 +78,7 @@ class Crew:
             output = Output(worker, settings, self._loop, self._outlet)
             launch, rule = self._fit_out(worker, recipe, output)
             process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
-        except Exception:
+        except Exception:  # whatever it was, its descriptors are given back
             if rule:
                 rule.stop()
             if output:

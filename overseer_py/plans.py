@@ -46,7 +46,7 @@ class Plans:
         self.plan = Plan(config.settings, sockets.open(config.addresses))
         try:
             self._resolve(self.plan, self.plan.listeners)
-        except Exception:
+        except Exception:  # whatever it was, nothing stays bound
             sockets.keep_only([])
             raise
 
@@ -81,7 +81,7 @@ class Plans:
         plan = Plan(replace(config.settings, **kept), self._sockets.open(config.addresses))
         try:
             self._resolve(plan, plan.listeners)
-        except Exception:
+        except Exception:  # whatever it was, what was bound for it is closed again
             self.close_unused()
             raise
         self.plan = plan

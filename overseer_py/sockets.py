@@ -45,7 +45,7 @@ class Sockets:
                 taken += found
                 chosen += [_renamed(o, address) for o in found] or [open_listener(address)]
             _check_names(chosen)
-        except Exception:
+        except Exception:  # whatever it was: all of them or none
             for listener in chosen:
                 if listener not in self._open:
                     self._close(listener)

@@ -124,9 +124,8 @@ class Supervisor:
         self._protect(lambda: self._crew.look(now))
         deadline = self._fleet.next_deadline()
         if deadline is not None and deadline <= now:
-            for call in self._loop.turn(
-                0
-            ):  # what came while we slept, or were stopped, comes first
+            # What came while we slept, or were stopped, comes first.
+            for call in self._loop.turn(0):
                 self._protect(call)
             self.post(TimePassed())
         while self._events:
