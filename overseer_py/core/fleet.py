@@ -9,6 +9,9 @@ What holds after every event, whatever the history (tests/core/test_histories.py
 5. Late news of a past worker changes nothing.
 6. ``TimePassed`` leaves no deadline in the past.
 7. Once a stop is asked for, every history ends with exactly one ``Quit``.
+8. Outside ``exclusive`` a steered candidate gets all that is new only when every worker of it is
+   ready and settled, and a share of it (canary) no earlier.
+9. No worker that was steered away from is drained before it is quiet, or its quiet time-out is over.
 
 ``handle`` takes one event and the time, and returns the actions that follow.  Two kinds of
 rule do it, as in h11's connection state: event rules (``_on_*``) say what an event does to
@@ -26,7 +29,9 @@ from collections.abc import Callable
 from overseer_py.core.generation import Generation, Role
 from overseer_py.core.messages import (
     Action,
+    BecameQuiet,
     BecameReady,
+    BecameUnhealthy,
     Event,
     Exited,
     Extended,
@@ -75,6 +80,10 @@ class Fleet:
                 self._on_stop_requested(drain, now)
             case BecameReady(worker):
                 self._on_ready(worker, now)
+            case BecameQuiet(worker):
+                self._on_quiet(worker, now)
+            case BecameUnhealthy(worker, how):
+                self._on_unhealthy(worker, how)
             case Extended(worker, seconds):
                 self._on_extended(worker, now + seconds)
             case Exited():
@@ -88,7 +97,7 @@ class Fleet:
     def next_deadline(self) -> float | None:
         """Return when to send ``TimePassed`` if nothing else happens first."""
         due = [worker.deadline for worker in self.roster.workers()]
-        due += [generation.settled_at for generation in self.roster.generations.values()]
+        due += [generation.proven_at for generation in self.roster.generations.values()]
         due += [None if self.leaving else self._stop_at]
         return min((at for at in due if at is not None), default=None)
 
@@ -136,6 +145,18 @@ class Fleet:
             forgiven_at = now + self.roster.home(worker).policy.backoff_limit
             worker.become(S.READY, forgiven_at if worker.crashes else None)
             self._orders.report("worker-ready", worker_id)
+
+    def _on_quiet(self, worker_id: WorkerId, now: float) -> None:
+        worker = self.roster.find(worker_id)
+        if worker and worker.state is S.QUIETING:
+            self._orders.drain(worker, now)
+
+    def _on_unhealthy(self, worker_id: WorkerId, how: str) -> None:
+        """End the canary of a candidate: that is what it is tried for."""
+        worker = self.roster.find(worker_id)
+        generation = worker and self.roster.home(worker)
+        if generation and generation.tried_until is not None:
+            self._rollouts.fail(generation, f"worker {worker_id} {how}", worker_id)
 
     def _on_extended(self, worker_id: WorkerId, until: float) -> None:
         worker = self.roster.find(worker_id)
@@ -194,6 +215,9 @@ class Fleet:
                 self._on_late(worker)
             case S.READY:  # up long enough: forgiven
                 worker.crashes, worker.waits, worker.deadline = 0, 0, None
+            case S.QUIETING:
+                self._orders.report("quiet-timed-out", worker.id)
+                self._orders.drain(worker, now)
             case S.DRAINING:
                 self._orders.report("drain-timed-out", worker.id)
                 self._orders.kill(worker)
@@ -243,8 +267,10 @@ class Fleet:
             del self.roster.home(worker).workers[worker.id.slot]
         starting = [w for w in unwanted if w.state is S.STARTING]
         ready = [w for w in unwanted if w.state is S.READY and self.roster.dispensable(w)]
-        for worker in starting + ready:
+        for worker in starting:
             self._orders.drain(worker, now)
+        for worker in ready:
+            self._orders.let_go(worker, now)
         return bool(waiting or starting or ready)
 
     def _fill_slots(self, now: float) -> bool:
@@ -302,4 +328,4 @@ class Fleet:
     def _leave(self) -> None:
         self.leaving = True
         for generation in self.roster.generations.values():
-            generation.role, generation.settled_at = Role.RETIRING, None
+            generation.retire()

@@ -32,12 +32,25 @@ class Generation:
     launches: dict[int, int] = field(default_factory=dict)  # processes ever started, by slot
     opened: int = 0  # candidate: slots that it may fill so far (its batches)
     proven: int = 0  # candidate: slots in which it was ready and settled; the old ones may go
-    settled_at: float | None = None  # candidate: when the present batch is proven
+    settled_at: float | None = None  # candidate: when the present batch has settled
+    tried_until: float | None = None  # candidate: when its canary has lasted long enough
+    cut_off: bool = False  # steered away from: nothing new comes to it
 
     def launch(self, slot: int) -> WorkerId:
         """Return an identity for the next process in this slot; never given twice."""
         self.launches[slot] = launch = self.launches.get(slot, 0) + 1
         return WorkerId(self.number, slot, launch)
+
+    def retire(self) -> None:
+        """Let it go, whatever came of it."""
+        self.role, self.settled_at, self.tried_until = Role.RETIRING, None, None
+
+    @property
+    def proven_at(self) -> float | None:
+        """When a candidate is proven if nothing happens to it; None: not before it is ready."""
+        if self.settled_at is None:
+            return None
+        return max(self.settled_at, self.tried_until or self.settled_at)
 
     @property
     def reach(self) -> int:

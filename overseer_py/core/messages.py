@@ -64,6 +64,21 @@ class BecameReady:
 
 
 @dataclass(frozen=True, slots=True)
+class BecameQuiet:
+    """The worker, to which nothing new comes any more, has finished what it had."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class BecameUnhealthy:
+    """The worker serves no longer, as its readiness rule says; ``how`` as in ``Exited``."""
+
+    worker: WorkerId
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
 class Extended:
     """The worker asked for at least this many seconds from now to start or to drain."""
 
@@ -90,7 +105,15 @@ class TimePassed:
 
 
 Event = (
-    RolloutRequested | ScaleRequested | StopRequested | BecameReady | Extended | Exited | TimePassed
+    RolloutRequested
+    | ScaleRequested
+    | StopRequested
+    | BecameReady
+    | BecameQuiet
+    | BecameUnhealthy
+    | Extended
+    | Exited
+    | TimePassed
 )
 
 
@@ -100,6 +123,28 @@ Event = (
 @dataclass(frozen=True, slots=True)
 class Spawn:
     """Start a process for this worker."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class CutOver:
+    """Let every new connection go to this generation, from now on."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Divert:
+    """Let this share of the new connections, in per cent, go to the candidate."""
+
+    generation: int
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Watch the worker finish what it has; nothing new comes to it."""
 
     worker: WorkerId
 
@@ -138,4 +183,4 @@ class Quit:
     status: int
 
 
-Action = Spawn | Drain | Kill | Report | Quit
+Action = Spawn | CutOver | Divert | Retire | Drain | Kill | Report | Quit

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from overseer_py.core.generation import Generation
-from overseer_py.core.messages import Action, Drain, Kill, Quit, Report, Spawn, WorkerId
+from overseer_py.core.messages import (
+    Action,
+    CutOver,
+    Divert,
+    Drain,
+    Kill,
+    Quit,
+    Report,
+    Retire,
+    Spawn,
+    WorkerId,
+)
 from overseer_py.core.roster import Roster
 from overseer_py.core.worker import Worker, WorkerState
 
@@ -32,6 +43,26 @@ class Orders:
         generation.workers[slot] = worker
         self._actions.append(Spawn(worker.id))
 
+    def cut_over(self, generation: Generation) -> None:
+        """Let all that is new go to this generation, and nothing to any other."""
+        for other in self._roster.generations.values():
+            other.cut_off = other is not generation
+        self._actions.append(CutOver(generation.number))
+
+    def divert(self, candidate: Generation, percent: int) -> None:
+        """Let a share of what is new go to the candidate."""
+        self._actions.append(Divert(candidate.number, percent))
+
+    def let_go(self, worker: Worker, now: float) -> None:
+        """End a ready worker's service: once it is quiet if nothing new comes to it, else now."""
+        home = self._roster.home(worker)
+        if not home.cut_off or not home.policy.quiet_timeout:
+            self.drain(worker, now)
+            return
+        worker.become(S.QUIETING, now + home.policy.quiet_timeout)
+        self.report("worker-quieting", worker.id)
+        self._actions.append(Retire(worker.id))
+
     def drain(self, worker: Worker, now: float) -> None:
         """Ask the worker to finish; its drain time-out begins."""
         worker.become(S.DRAINING, now + self._roster.home(worker).policy.drain_timeout)
@@ -40,7 +71,7 @@ class Orders:
 
     def kill(self, worker: Worker) -> None:
         """End the worker now, if it has a process that is not killed yet."""
-        if worker.state in (S.STARTING, S.READY, S.DRAINING):
+        if worker.state in (S.STARTING, S.READY, S.QUIETING, S.DRAINING):
             worker.become(S.KILLED)
             self._actions.append(Kill(worker.id))
 

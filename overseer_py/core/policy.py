@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 FIRST_START_CRASHES = 3  # a service that has never been ready gives up after these
 
@@ -15,10 +16,19 @@ class OnExit(StrEnum):
     EXIT = "exit"
 
 
+class Canary(NamedTuple):
+    """How a candidate is tried by a few: this share of new connections, for so long."""
+
+    percent: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The rules for one generation.
 
+    ``steered``: the generation has sockets of its own, and new connections go to it from the
+    cut-over on; else all generations accept from shared ones.
     ``surge`` is the number of extra workers that a rollout may run at once: ``None`` for as
     many as the generation has, ``0`` for none at all (exclusive: the old go first).
     ``max_crashes`` of 0 means that the service never gives up once it has been ready.
@@ -26,6 +36,9 @@ class Policy:
 
     ready_timeout: float = 60.0
     settle: float = 0.0
+    steered: bool = False
+    canary: Canary | None = None
+    quiet_timeout: float = 5.0
     drain_timeout: float = 30.0
     stop_delay: float = 0.0
     surge: int | None = None

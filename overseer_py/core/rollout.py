@@ -6,6 +6,10 @@ service stops) or ``superseded`` (a newer one was asked for before it had begun)
 The candidate fills its slots batch by batch (``surge``).  A batch is proven when all workers
 so far are ready and have stayed so for the settle time; then the old workers of these slots
 may go.  The last batch commits.
+
+A steered candidate meets nobody until the cut-over, which is the commit; with ``canary`` a share
+of the new connections tries it first.  By ``exclusive`` the cut-over comes first of all: new
+connections wait in the candidate's sockets until it runs.
 """
 
 from __future__ import annotations
@@ -60,6 +64,8 @@ class Rollouts:
         self._roster.generations[candidate.number] = candidate
         name = "rollout-started" if current else "service-starting"
         self._orders.report(name, candidate, reason=request.reason, workers=size)
+        if current and policy.steered and policy.exclusive:
+            self._orders.cut_over(candidate)
         if oldest := self._roster.oldest_crowded_out(MAX_GENERATIONS):
             self._orders.report("generation-crowded-out", oldest, limit=MAX_GENERATIONS)
             for worker in oldest.workers.values():
@@ -88,10 +94,24 @@ class Rollouts:
             candidate.settled_at = now + candidate.policy.settle
         if now < candidate.settled_at:
             return False
+        if reach == candidate.size and self._is_being_tried(candidate, now):
+            return False
         candidate.proven, candidate.settled_at = reach, None
         if reach == candidate.size:
             self._commit(candidate, now)
         return True
+
+    def _is_being_tried(self, candidate: Generation, now: float) -> bool:
+        """Whether a share of the users has yet to try the candidate; begin with it."""
+        canary = candidate.policy.canary
+        if canary is None or not candidate.policy.steered:
+            return False
+        if candidate.tried_until is None:
+            candidate.tried_until = now + canary.seconds
+            facts = {"percent": canary.percent, "seconds": canary.seconds}
+            self._orders.report("canary-started", candidate, **facts)
+            self._orders.divert(candidate, canary.percent)
+        return now < candidate.tried_until
 
     def fail(self, candidate: Generation, reason: str, worker: WorkerId) -> None:
         """End the rollout; what the old generation had left is its own again."""
@@ -106,12 +126,18 @@ class Rollouts:
             self._orders.report("rollout-cancelled", candidate, reason=reason)
 
     def _end(self, candidate: Generation) -> None:
-        candidate.role, candidate.settled_at = Role.RETIRING, None
+        met_users = candidate.tried_until is not None or candidate.policy.exclusive
+        current = self._roster.current
+        candidate.retire()
+        if current and candidate.policy.steered and met_users:
+            self._orders.cut_over(current)
 
     def _commit(self, candidate: Generation, now: float) -> None:
         if old := self._roster.current:
-            old.role = Role.RETIRING
-        candidate.role = Role.CURRENT
+            old.retire()
+        candidate.role, candidate.tried_until = Role.CURRENT, None
+        if candidate.policy.steered and not candidate.policy.exclusive:
+            self._orders.cut_over(candidate)
         took = round(now - candidate.since, 3)
         self._orders.report("rollout-committed", candidate, reason=candidate.reason, took=took)
 

@@ -1,4 +1,4 @@
-"""The life of one worker: starting → ready → draining → killed → gone, or backoff.
+"""The life of one worker: starting → ready → quieting → draining → killed → gone, or backoff.
 
 Gone is absence: a worker that has ended is in no table.
 """
@@ -16,6 +16,7 @@ class WorkerState(StrEnum):
 
     STARTING = "starting"  # launched, has not shown that it serves
     READY = "ready"  # serving
+    QUIETING = "quieting"  # nothing new comes to it; the quiet time-out is running
     DRAINING = "draining"  # asked to finish; the drain time-out is running
     KILLED = "killed"  # past asking; only its exit is outstanding
     BACKOFF = "backoff"  # no process; the slot waits, then a new worker takes it
@@ -24,7 +25,8 @@ class WorkerState(StrEnum):
 S = WorkerState
 NEXT = {  # the whole machine; from any state a worker may also be gone
     S.STARTING: {S.READY, S.DRAINING, S.KILLED, S.BACKOFF},
-    S.READY: {S.DRAINING, S.KILLED, S.BACKOFF},
+    S.READY: {S.QUIETING, S.DRAINING, S.KILLED, S.BACKOFF},
+    S.QUIETING: {S.DRAINING, S.KILLED},
     S.DRAINING: {S.KILLED},
     S.KILLED: {S.BACKOFF},
     S.BACKOFF: set[WorkerState](),
