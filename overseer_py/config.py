@@ -172,6 +172,8 @@ def _check(settings: Settings) -> Settings:
         raise ConfigError(
             f"restart_signal: {settings.restart_signal.name} is not for that; use USR2"
         )
+    if settings.canary and (settings.handover == "shared" or settings.surge is not None):
+        raise ConfigError("canary: needs handover steered and surge all; drop one")
     if settings.capture and settings.no_relay:
         raise ConfigError("capture and no_relay: stderr is either read or handed over; drop one")
     return settings if settings.name else replace(settings, name=stem(settings.command))

@@ -9,11 +9,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from overseer_py.core.messages import BecameReady, Event, Exited, Extended, WorkerId
+from overseer_py.core.messages import (
+    BecameReady,
+    BecameUnhealthy,
+    Event,
+    Exited,
+    Extended,
+    WorkerId,
+)
 from overseer_py.handover import FIRST_FD
 from overseer_py.logs import Log
 from overseer_py.output import Output
-from overseer_py.readiness import ReadyPipe, Rule, Surroundings, rule_for
+from overseer_py.readiness import ReadyPipe, Rule, Surroundings, Trial, rule_for
 from overseer_py.recipe import Recipe, mark
 from overseer_py.system.guard import Guard
 from overseer_py.system.launch import Launch
@@ -91,6 +98,25 @@ class Crew:
         self.members[worker] = Member(worker, recipe, process, rule, output)
         self._log.info("worker-started", worker=str(worker), pid=process.pid)
         rule.begin(process, now)
+
+    def attend(self, generation: int, now: float) -> None:
+        """Go on to ask the workers of a generation for their health, where their rule can."""
+        for worker, member in self.members.items():
+            rule = member.rule
+            if worker.generation == generation and isinstance(rule, Trial) and rule.attends:
+                rule.attend(member.process, now, self._on_unhealthy(worker))
+
+    def at_ease(self, generation: int) -> None:
+        """Ask no more: the generation has been tried long enough."""
+        for worker, member in self.members.items():
+            if worker.generation == generation and isinstance(member.rule, Trial):
+                member.rule.stop()
+
+    def retire(self, worker: WorkerId) -> None:
+        """Let the worker finish what it has; a stopped one is continued, or it never would."""
+        if member := self.members.get(worker):
+            member.rule.stop()
+            member.process.wake()
 
     def drain(self, worker: WorkerId) -> None:
         """Send the drain signal."""
@@ -177,7 +203,7 @@ class Crew:
 
     def _fit_out(self, worker: WorkerId, recipe: Recipe, output: Output) -> tuple[Launch, Rule]:
         """Return how to launch the worker, and the rule by which it is ready."""
-        settings, listeners = recipe.plan.settings, recipe.listeners
+        settings, seats = recipe.plan.settings, recipe.seats
         launch = recipe.launch(worker, {"NOTIFY_SOCKET": self._notify_address})
         launch = replace(launch, stdout=output.stdout, stderr=output.stderr)
 
@@ -188,12 +214,15 @@ class Crew:
         def say(why: str) -> None:
             self._log.info("worker-not-ready-yet", worker=str(worker), reason=why)
 
-        around = Surroundings(self._loop, self._children, listeners, launch, say)
+        around = Surroundings(self._loop, self._children, seats, launch, say)
         rule = rule_for(settings.ready, ready, around)
         if isinstance(rule, ReadyPipe):
-            environ = {**launch.environ, "OVERSEER_READY_FD": str(FIRST_FD + len(listeners))}
+            environ = {**launch.environ, "OVERSEER_READY_FD": str(FIRST_FD + len(seats))}
             launch = replace(launch, environ=environ, fds=[*launch.fds, rule.write_end])
         return launch, rule
+
+    def _on_unhealthy(self, worker: WorkerId) -> Callable[[str], None]:
+        return lambda how: self._post(BecameUnhealthy(worker, how))
 
     def _on_exit(self, worker: WorkerId) -> Callable[[str, int], None]:
         def on_exit(how: str, status: int) -> None:

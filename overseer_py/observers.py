@@ -15,11 +15,13 @@ _WARNINGS = {
     "drain-timed-out",
     "generation-crowded-out",
     "listener-shut-down",
+    "quiet-timed-out",
     "reload-refused",
     "rollout-refused",
     "worker-backoff",
     "worker-late",
 }
+_WITH_HINT = {"quiet-timed-out", "worker-late"}
 _WITH_LAST_LINES = {"rollout-rolled-back", "gave-up", "service-exited"}
 _ROLLOUT_ENDS = {"rollout-committed", "rollout-rolled-back", "reload-failed"}
 
@@ -45,7 +47,7 @@ class LogObserver:
         elif report.generation:
             facts["generation"] = report.generation
         facts.update(report.facts)
-        if report.name == "worker-late" and report.worker:
+        if report.name in _WITH_HINT and report.worker:
             facts["hint"] = self._hint(report.worker)
         if report.name in _WITH_LAST_LINES and report.worker:
             facts["generation"] = report.worker.generation
@@ -120,4 +122,8 @@ def summary(fleet: Fleet) -> str:
         return "Starting"
     ready = sum(w.state is WorkerState.READY for w in current.workers.values())
     text = f"Generation {current.number}, {ready} of {current.size} workers ready"
-    return f"{text}; rolling out generation {candidate.number}" if candidate else text
+    if candidate is None:
+        return text
+    if candidate.tried_until is not None and candidate.policy.canary:
+        return f"{text}; {candidate.policy.canary.percent} % to generation {candidate.number}"
+    return f"{text}; rolling out generation {candidate.number}"

@@ -16,7 +16,7 @@ from overseer_py.readiness import check
 from overseer_py.recipe import Plan, Recipe, resolve
 from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
-from overseer_py.system.listeners import Listener
+from overseer_py.system.listeners import Listener, Seat
 
 FIXED = ("name", "control", "pid_file", "log_format", "log_level", "restart_signal")
 
@@ -45,7 +45,7 @@ class Plans:
         self._spoilt: dict[int, OverseerError] = {}  # generations that could not be resolved
         self.plan = Plan(config.settings, sockets.open(config.addresses))
         try:
-            self._resolve(self.plan, self.plan.listeners)
+            self._resolve(self.plan, [])
         except Exception:  # whatever it was, nothing stays bound
             sockets.keep_only([])
             raise
@@ -57,8 +57,8 @@ class Plans:
         """
         self._begun[generation] = self.plan
         try:
-            listeners = self._sockets.join(generation, self.plan.listeners)
-            self._recipes[generation] = self._resolve(self.plan, listeners)
+            seats = self._sockets.join(generation, self.plan.steered())
+            self._recipes[generation] = self._resolve(self.plan, seats)
         except OverseerError as error:
             self._spoilt[generation] = error
 
@@ -80,7 +80,7 @@ class Plans:
         kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED}
         plan = Plan(replace(config.settings, **kept), self._sockets.open(config.addresses))
         try:
-            self._resolve(plan, plan.listeners)
+            self._resolve(plan, [])
         except Exception:  # whatever it was, what was bound for it is closed again
             self.close_unused()
             raise
@@ -105,6 +105,6 @@ class Plans:
         plans = [self.plan, *self._begun.values()]
         return self._sockets.keep_only(listener for plan in plans for listener in plan.listeners)
 
-    def _resolve(self, plan: Plan, listeners: Sequence[Listener]) -> Recipe:
-        check(plan.settings.ready, listeners)
-        return resolve(plan, listeners, self._sources.environ, self._start_directory)
+    def _resolve(self, plan: Plan, seats: Sequence[Seat]) -> Recipe:
+        check(plan.settings.ready, plan.listeners)
+        return resolve(plan, seats, self._sources.environ, self._start_directory)

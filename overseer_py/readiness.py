@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from overseer_py import values
 from overseer_py.errors import ConfigError, LaunchError
 from overseer_py.system import probe, procfs, traffic
 from overseer_py.system.launch import Identity, Launch
-from overseer_py.system.listeners import Listener
+from overseer_py.system.listeners import Listener, Seat
 from overseer_py.system.loop import IN, Loop
 from overseer_py.system.probe import Target
 from overseer_py.system.process import Children, Process
@@ -29,6 +29,7 @@ from overseer_py.values import ReadyRule
 ALIVE_LONG_ENOUGH = 1.0  # seconds: ``auto`` without listeners and without READY=1
 
 Say = Callable[[str], None]
+Place = TypeVar("Place", Listener, Seat)
 
 
 class Rule:
@@ -95,9 +96,9 @@ class Accept(Rule):
 
     _FIRST, _GROWTH, _LONGEST = 0.01, 1.25, 0.1  # seconds between looks; a look costs 0.3 ms
 
-    def __init__(self, on_ready: Callable[[], None], listeners: Sequence[Listener]) -> None:
+    def __init__(self, on_ready: Callable[[], None], seats: Sequence[Seat]) -> None:
         super().__init__(on_ready)
-        self._listeners = {listener.name: listener.socket for listener in listeners}
+        self._seats = seats
         self._pid = 0
         self._pause = self._FIRST
 
@@ -110,7 +111,7 @@ class Accept(Rule):
         """Look at the worker's whole tree: gunicorn's listeners are polled by its children."""
         self._pause = min(self._pause * self._GROWTH, self._LONGEST)
         self.next_look = now + self._pause
-        names = traffic.missing(self._pid, self._listeners)
+        names = traffic.missing(self._pid, {seat.name: seat.socket for seat in self._seats})
         if not names:
             self.on_ready()
             return
@@ -159,7 +160,9 @@ class ReadyPipe(Rule):
 class Trial(Rule):
     """A process that is started again and again until it exits with 0."""
 
+    attends = False  # whether it goes on to tell of the worker's health
     _FIRST, _GROWTH, _LONGEST = 0.05, 1.5, 1.0  # seconds from one end to the next start
+    _MISSES = 3  # in a row: then a worker that was ready is not healthy any more
 
     def __init__(self, on_ready: Callable[[], None], children: Children, say: Say) -> None:
         super().__init__(on_ready)
@@ -168,6 +171,8 @@ class Trial(Rule):
         self._pause = self._FIRST
         self._process: Process | None = None
         self._worker: Process | None = None
+        self._on_unhealthy: Say | None = None
+        self._misses = 0
 
     def start(self, worker: Process, on_exit: Callable[[str, int], None]) -> Process:
         """Start one trial."""
@@ -176,6 +181,11 @@ class Trial(Rule):
     def begin(self, worker: Process, now: float) -> None:
         """Try soon."""
         self._worker, self.next_look = worker, now + self._pause
+
+    def attend(self, worker: Process, now: float, on_unhealthy: Say) -> None:
+        """Go on with a worker that is ready: say once if it fails again and again."""
+        self._worker, self.next_look = worker, now + self._pause
+        self._on_unhealthy, self._pause, self._misses = on_unhealthy, self._LONGEST, 0
 
     def look(self, now: float) -> None:
         """Start the next trial; the one before has ended."""
@@ -189,6 +199,12 @@ class Trial(Rule):
     def _on_exit(self, how: str, status: int) -> None:
         self._process = None
         if self._worker is None:
+            return
+        if self._on_unhealthy:
+            self._misses = self._misses + 1 if status else 0
+            self.next_look = time.monotonic() + self._LONGEST
+            if self._misses == self._MISSES:
+                self._on_unhealthy(f"is not healthy any more: {how}")
             return
         if status == 0:
             self.on_ready()
@@ -215,38 +231,58 @@ class AcceptAs(Trial):
         self,
         on_ready: Callable[[], None],
         around: Surroundings,
-        listeners: Sequence[Listener],
+        seats: Sequence[Seat],
         identity: Identity,
     ) -> None:
         super().__init__(on_ready, around.children, lambda _: None)
-        self._listeners = {listener.name: listener.socket for listener in listeners}
+        self._seats = seats
         self._identity = identity
 
     def start(self, worker: Process, on_exit: Callable[[str, int], None]) -> Process:
         """Look once."""
-        look = partial(traffic.look_as, self._identity, worker.pid, self._listeners, os.getpid())
+        listeners = {seat.name: seat.socket for seat in self._seats}
+        look = partial(traffic.look_as, self._identity, worker.pid, listeners, os.getpid())
         return self.children.fork(look, {}, on_exit)
 
 
 class Http(Trial):
     """A 2xx that this worker answered through the real address."""
 
+    attends = True
+
     def __init__(
-        self, on_ready: Callable[[], None], around: Surroundings, ask: Listener, path: str
+        self, on_ready: Callable[[], None], around: Surroundings, ask: Seat, path: str
     ) -> None:
         super().__init__(on_ready, around.children, around.say)
-        self._listener, self._path = ask, path
+        self._seat, self._path = ask, path
         self._identity = None if procfs.sees_others() else around.launch.identity
 
     def start(self, worker: Process, on_exit: Callable[[str, int], None]) -> Process:
         """Ask in a child of the master: it may block."""
-        target = Target.of(self._listener.socket, self._path, worker.pid, self._identity)
+        try:
+            entrance = self._seat.open_entrance(probe.CONNECTIONS)
+        except OSError as error:
+            raise LaunchError(f"no way to the worker: {error.strerror}") from error
+        target = Target(entrance, self._path, worker.pid, self._identity)
         run: Callable[[int], NoReturn] = partial(probe.run, target, os.getpid())
-        return self.children.fork(run, {}, on_exit)
+
+        def close(how: str, status: int) -> None:
+            self._seat.close_entrance(entrance)
+            on_exit(how, status)
+
+        try:
+            return self.children.fork(run, {}, close)
+        except LaunchError:
+            self._seat.close_entrance(entrance)
+            raise
+        finally:
+            entrance.hand_over()
 
 
 class Exec(Trial):
     """A command that exits with 0, run with the worker's environment."""
+
+    attends = True
 
     def __init__(
         self, on_ready: Callable[[], None], children: Children, say: Say, launch: Launch
@@ -268,7 +304,7 @@ class Surroundings:
 
     loop: Loop
     children: Children
-    listeners: Sequence[Listener]
+    seats: Sequence[Seat]
     launch: Launch
     say: Say
 
@@ -279,19 +315,19 @@ def rule_for(  # noqa: PLR0911 - one for each rule
     """Return the watch for one worker."""
     match rule.kind:
         case "auto":
-            if not around.listeners:
+            if not around.seats:
                 return NotifyOrDelay(on_ready, ALIVE_LONG_ENOUGH)
-            return _accept(on_ready, around, around.listeners)
+            return _accept(on_ready, around, around.seats)
         case "accept":
-            return _accept(on_ready, around, named(around.listeners, rule.argument))
+            return _accept(on_ready, around, named(around.seats, rule.argument))
         case "notify":
             return Notify(on_ready)
         case "fd":
             return ReadyPipe(on_ready, around.loop)
         case "http":
             name, slash, path = rule.argument.partition("/")
-            (listener,) = named(around.listeners, name)[:1]
-            return Http(on_ready, around, listener, slash + path)
+            (seat,) = named(around.seats, name)[:1]
+            return Http(on_ready, around, seat, slash + path)
         case "exec":
             launch = replace(
                 around.launch, argv=shlex.split(rule.argument), fds=(), stdout=2, stderr=2
@@ -300,13 +336,11 @@ def rule_for(  # noqa: PLR0911 - one for each rule
     return Delay(on_ready, values.duration(rule.argument))
 
 
-def _accept(
-    on_ready: Callable[[], None], around: Surroundings, listeners: Sequence[Listener]
-) -> Rule:
+def _accept(on_ready: Callable[[], None], around: Surroundings, seats: Sequence[Seat]) -> Rule:
     identity = around.launch.identity
     if identity and not procfs.sees_others():
-        return AcceptAs(on_ready, around, listeners, identity)
-    return Accept(on_ready, listeners)
+        return AcceptAs(on_ready, around, seats, identity)
+    return Accept(on_ready, seats)
 
 
 def check(rule: ReadyRule, listeners: Sequence[Listener]) -> None:
@@ -317,7 +351,7 @@ def check(rule: ReadyRule, listeners: Sequence[Listener]) -> None:
         named(listeners, rule.argument.partition("/")[0])
 
 
-def named(listeners: Sequence[Listener], names: str) -> list[Listener]:
+def named(listeners: Sequence[Place], names: str) -> list[Place]:
     """Return the listeners of these names, comma-separated; all for no names."""
     if not listeners:
         raise ConfigError("ready: this rule needs a listener; add --listen, or use notify or delay")

@@ -14,11 +14,12 @@ from pathlib import Path
 from overseer_py import handover
 from overseer_py.config import OWN_VARIABLES
 from overseer_py.core.messages import WorkerId
+from overseer_py.core.policy import Policy
 from overseer_py.errors import ConfigError
 from overseer_py.settings import Settings
 from overseer_py.system.identity import home_of, identity_of
 from overseer_py.system.launch import Identity, Launch
-from overseer_py.system.listeners import Listener
+from overseer_py.system.listeners import Listener, Seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,29 @@ class Plan:
     settings: Settings
     listeners: Sequence[Listener]
 
+    def why_shared(self, listener: Listener) -> str:
+        """Return why generations share this listener's socket; empty if each has its own."""
+        if self.settings.handover == "shared":
+            return "asked for"
+        if self.settings.surge:  # what replaces workers one by one has no moment to cut over
+            return f"surge {self.settings.surge} replaces workers in batches, beside each other"
+        return listener.obstacle
+
+    def steered(self) -> dict[Listener, bool]:
+        """Return the listeners, each with whether a generation has a socket of its own there."""
+        return {listener: not self.why_shared(listener) for listener in self.listeners}
+
+    def policy(self) -> Policy:
+        """Return what the core needs to know."""
+        return self.settings.policy(steered=any(self.steered().values()))
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A plan, resolved."""
 
     plan: Plan
-    listeners: Sequence[Listener]  # what this generation has: by ``shared``, the plan's own
+    seats: Sequence[Seat]  # what this generation has of the plan's listeners
     argv: Sequence[str]
     environ: Mapping[str, str]
     directory: str
@@ -47,7 +64,7 @@ class Recipe:
             argv=self.argv,
             environ={**self.environ, **mark(worker), **environ},
             directory=self.directory,
-            fds=[listener.fd for listener in self.listeners],
+            fds=[seat.fd for seat in self.seats],
             death_signal=settings.drain_signal,
             umask=settings.umask,
             identity=self.identity,
@@ -64,11 +81,11 @@ def mark(worker: WorkerId) -> dict[str, str]:
 
 
 def resolve(
-    plan: Plan, listeners: Sequence[Listener], environ: Mapping[str, str], start_directory: str
+    plan: Plan, seats: Sequence[Seat], environ: Mapping[str, str], start_directory: str
 ) -> Recipe:
     """Resolve a plan; raise ConfigError for what does not exist (any more)."""
     settings = plan.settings
-    inherited = [listener.inherited() for listener in listeners]
+    inherited = [listener.inherited() for listener in plan.listeners]
     try:
         argv = handover.fill_in(settings.command, inherited)
     except KeyError as error:
@@ -88,7 +105,7 @@ def resolve(
     service["OVERSEER_INSTANCE"] = settings.name
     service["OVERSEER_DRAIN_SECONDS"] = f"{settings.drain_timeout:g}"
     identity = identity_of(settings.user, settings.group)
-    return Recipe(plan, listeners, argv, service, directory, identity)
+    return Recipe(plan, seats, argv, service, directory, identity)
 
 
 def logical_directory(environ: Mapping[str, str]) -> str:

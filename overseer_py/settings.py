@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from overseer_py import address, values
-from overseer_py.core.policy import OnExit, Policy
+from overseer_py.core.policy import Canary, OnExit, Policy
 from overseer_py.values import ReadyRule
 
 INTERPRETERS = (
@@ -145,6 +145,29 @@ class Settings:
         metavar="all|N|exclusive",
         shown="all",
     )
+    handover: str = _opt(
+        "steered",
+        "steered: each generation has sockets of its own, and new connections go to a new one "
+        "once it is proven; shared: all generations accept from the same.",
+        one_of("steered", "shared"),
+        metavar="steered|shared",
+        shown="steered where possible",
+    )
+    canary: tuple[int, float] | None = _opt(
+        None,
+        "Let this share of new connections try the new generation for so long.",
+        values.canary,
+        metavar="PERCENT:D",
+    )
+    quiet_timeout: float = _opt(
+        5.0,
+        "Steered: how long an old worker may finish what it has before it is asked to drain.",
+        values.duration,
+        metavar="D",
+    )
+    close_idle: bool = _opt(
+        False, "Steered: close an old worker's idle kept-alive connections for it.", flag=True
+    )
     drain_signal: signal.Signals = _opt(
         signal.SIGTERM, "Asks a worker to drain.", values.signal_number, metavar="SIG"
     )
@@ -209,9 +232,12 @@ class Settings:
     no_relay: bool = _opt(False, "Hand stderr over untouched; no last lines are kept.", flag=True)
     command: tuple[str, ...] = ()
 
-    def policy(self) -> Policy:
-        """Return what the core needs to know of it."""
+    def policy(self, *, steered: bool) -> Policy:
+        """Return what the core needs to know; ``steered``: a generation has sockets of its own."""
         return Policy(
+            steered=steered,
+            canary=Canary(*self.canary) if self.canary else None,
+            quiet_timeout=self.quiet_timeout,
             ready_timeout=self.ready_timeout,
             settle=self.settle,
             drain_timeout=self.drain_timeout,

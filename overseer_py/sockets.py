@@ -2,17 +2,23 @@
 
 A reload may add, remove or change addresses.  The new are bound before anything old is touched; the
 old stay open until the last generation that has them is gone.
+
+Each generation has a seat at each of its listeners: a socket there of its own, to which nothing
+comes before the cut-over (steered), or one that it shares with others.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from overseer_py.address import Address, Kind
 from overseer_py.errors import ListenerError
-from overseer_py.system.listeners import Listener, adopt, choose, open_listener
+from overseer_py.system.group import Group
+from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener
 from overseer_py.system.loop import HANGUP, Loop
 
 
@@ -30,6 +36,7 @@ class Sockets:
         self._on_shut_down = on_shut_down
         self._adopted = adopt(environ, os.getpid())
         self._open: list[Listener] = []
+        self._seats: dict[int, list[Seat]] = {}  # by generation
 
     def open(self, addresses: Sequence[Address]) -> list[Listener]:
         """Return a listener for each address, those that are open already as they are.
@@ -52,19 +59,88 @@ class Sockets:
             raise
         for listener in chosen:
             if listener not in self._open:
+                if not self._of(listener.group):
+                    self._watch(listener.group, listener.socket)
                 self._open.append(listener)
-                self._watch(listener)
         return chosen
 
-    def join(self, generation: int, listeners: Sequence[Listener]) -> Sequence[Listener]:
+    # -- what each generation has ------------------------------------------------------------
+
+    def join(self, generation: int, steered: Mapping[Listener, bool]) -> list[Seat]:
         """Return the sockets that the workers of a new generation get for these listeners.
 
-        All generations share one socket for each address (``handover=shared``).
+        A steered one is of its own, and nothing comes to it before the cut-over; the first
+        generation has the one that was opened.  Raises ListenerError.
         """
-        return listeners
+        seats = self._seats[generation] = []
+        try:
+            for listener, own in steered.items():
+                seats.append(self._take(generation, listener, own=own))
+        except ListenerError:
+            self.leave(generation)
+            raise
+        return seats
+
+    def cut_over(self, generation: int) -> None:
+        """Let all that is new come to this generation."""
+        for seat in self._seats.get(generation, []):
+            seat.listener.group.cut_over(seat.socket)
+
+    def divert(self, generation: int, percent: int) -> None:
+        """Let a share of what is new come to this generation."""
+        for seat in self._seats.get(generation, []):
+            seat.listener.group.divert(seat.socket, percent)
+
+    def hand_back(self, failed: int, current: int) -> None:
+        """Give the current generation the live sockets: what waits there is its to serve.
+
+        For a rollout by ``exclusive`` that has failed: the failed generation has them already.
+        """
+        for seat in self._seats.get(current, []):
+            if any(seat.listener.group is o.listener.group for o in self._seats.get(failed, [])):
+                before, seat.socket = seat.socket, seat.listener.socket
+                self._release(seat.listener, before)
 
     def leave(self, generation: int) -> None:
-        """Take back what a generation had to itself, now that it is gone: nothing, if shared."""
+        """Close what a generation had to itself, now that it is gone."""
+        for seat in self._seats.pop(generation, []):
+            self._release(seat.listener, seat.socket)
+
+    def park(self) -> None:
+        """Let what is new wait in the sockets that were handed over: they outlive us."""
+        for listener in self._open:
+            listener.group.park()
+
+    def own(self, generation: int) -> list[Seat]:
+        """Return the seats to which nothing new comes any more."""
+        return [s for s in self._seats.get(generation, []) if s.socket is not s.listener.socket]
+
+    def strangers(self) -> Iterator[tuple[Listener, int]]:
+        """Yield the sockets (by inode) that somebody else has bound beside ours."""
+        for listener in self._open:
+            for inode in listener.group.strangers():
+                yield listener, inode
+
+    def _take(self, generation: int, listener: Listener, *, own: bool) -> Seat:
+        group = listener.group
+        vacant = not any(seat.socket is group.live for seat in self._taken())
+        if vacant or not own:
+            return Seat(listener, group.live)
+        member = group.join(str(generation), listener.wanted.backlog)
+        self._watch(group, member)
+        return Seat(listener, member)
+
+    def _release(self, listener: Listener, member: socket.socket) -> None:
+        """Close a socket that no generation has any more, unless it is the live one."""
+        if member is listener.socket or any(seat.socket is member for seat in self._taken()):
+            return
+        self._loop.forget(member.fileno())
+        listener.group.leave(member)
+
+    def _taken(self) -> Iterator[Seat]:
+        return chain.from_iterable(self._seats.values())
+
+    # -- the whole -----------------------------------------------------------------------------
 
     def ignored(self, environ: Mapping[str, str]) -> str:
         """Return why sockets that were handed over are not taken; empty if there is no reason."""
@@ -73,9 +149,13 @@ class Sockets:
             return ""
         return f"LISTEN_PID is {meant or 'not set'}, this is {os.getpid()}: started by a wrapper?"
 
-    def own_inodes(self) -> list[int]:
+    def own_inodes(self) -> set[int]:
         """Return the sockets that nobody but this master and its workers may hold."""
-        return [o.socket_inode for o in self._open if o.wanted.kind is not Kind.ADOPTED]
+        every = [(s.listener, s.socket) for s in self._taken()] + [
+            (o, o.socket) for o in self._open
+        ]
+        handed = [listener.socket for listener in self._adopted]
+        return {_inode(member) for _, member in every if member not in handed}
 
     def keep_only(self, needed: Iterable[Listener]) -> list[Listener]:
         """Close the listeners that nobody needs any more; return them."""
@@ -83,24 +163,31 @@ class Sockets:
         gone = [listener for listener in self._open if id(listener) not in kept]
         self._open = [listener for listener in self._open if id(listener) in kept]
         for listener in gone:
-            self._loop.forget(listener.fd)
             self._close(listener)
         return gone
 
     def listen_again(self) -> None:
-        """Restore our backlog, which a worker's own listen(2) has overwritten."""
-        for listener in self._open:
-            listener.listen()
+        """Restore our backlog, which a worker's own listen(2) has overwritten.
+
+        Not of what was steered away from: if a worker has shut it down, it must not come back.
+        """
+        for seat in self._taken():
+            if seat.socket is seat.listener.socket:
+                seat.listen()
 
     def revive(self, listener: Listener) -> bool:
         """Repair a listener that was shut down; False if the workers must be replaced for it."""
-        self._loop.forget(listener.fd)
+        dead = listener.socket
+        self._loop.forget(dead.fileno())
         repaired = listener.revive()
-        if repaired or listener.inode:  # nothing repairs the others, and they would report for ever
-            self._watch(listener)
+        for seat in self._taken():
+            if seat.socket is dead:
+                seat.socket = listener.socket
+        if repaired or listener.socket is not dead:  # nothing repairs others: no end of reports
+            self._watch(listener.group, listener.socket)
         return repaired
 
-    def _watch(self, listener: Listener) -> None:
+    def _watch(self, group: Group, member: socket.socket) -> None:
         """Notice a shutdown(2) by a worker.
 
         It costs no poll: a listener that is asked for no events at all still reports EPOLLHUP
@@ -108,10 +195,15 @@ class Sockets:
         """
 
         def call(events: int) -> None:
-            if events & HANGUP:
-                self._on_shut_down(listener)
+            if not events & HANGUP:
+                return
+            if member is group.live:
+                self._on_shut_down(self._of(group)[0])
+            else:  # one has moved to its place: the program must know
+                self._loop.forget(member.fileno())
+                group.settle()
 
-        self._loop.watch(listener.fd, 0, call)
+        self._loop.watch(member.fileno(), 0, call)
 
     def _find(self, address: Address, taken: Sequence[Listener]) -> list[Listener]:
         """Return what is open for an address: the same, or the same place under another name."""
@@ -121,12 +213,14 @@ class Sockets:
         same.sort(key=lambda listener: listener.name != address.name)
         return same[:1]
 
+    def _of(self, group: Group) -> list[Listener]:
+        """Return the open listeners of a group: two, while one takes another's name."""
+        return [listener for listener in self._open if listener.group is group]
+
     def _close(self, listener: Listener) -> None:
-        if listener in self._adopted:  # nobody could open it anew, should it be wanted again
-            return
-        if any(_place(o.wanted) == _place(listener.wanted) for o in self._open):
-            listener.inode = None  # somebody else's path now
-        listener.close()
+        if not self._of(listener.group):
+            self._loop.forget(listener.fd)
+            listener.close()
 
 
 def _renamed(listener: Listener, address: Address) -> Listener:
@@ -135,7 +229,7 @@ def _renamed(listener: Listener, address: Address) -> Listener:
     if address.kind is Kind.ADOPTED:
         if address.name == listener.name or address.name.startswith("listener-"):
             return listener
-        return replace(listener, name=address.name, socket=listener.socket.dup())
+        return replace(listener, name=address.name)
     if wanted == address:
         return listener
     if replace(wanted, name=address.name, backlog=address.backlog) != address:
@@ -143,7 +237,11 @@ def _renamed(listener: Listener, address: Address) -> Listener:
             f"listen {address}: mode, user, group and nonblock of an open listener stay; "
             "restart the master to change them"
         )
-    return replace(listener, name=address.name, wanted=address, socket=listener.socket.dup())
+    return replace(listener, name=address.name, wanted=address)
+
+
+def _inode(sock: socket.socket) -> int:
+    return os.fstat(sock.fileno()).st_ino
 
 
 def _place(address: Address) -> tuple[object, ...]:

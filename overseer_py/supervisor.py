@@ -20,12 +20,15 @@ from overseer_py.config import Config, Sources
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.messages import (
     Action,
+    CutOver,
+    Divert,
     Drain,
     Event,
     Exited,
     Kill,
     Quit,
     Report,
+    Retire,
     RolloutRequested,
     ScaleRequested,
     Spawn,
@@ -40,7 +43,9 @@ from overseer_py.handover import FIRST_FD
 from overseer_py.logs import open_log
 from overseer_py.observers import LogObserver, SystemdObserver
 from overseer_py.plans import Plans
+from overseer_py.retirement import Retirement
 from overseer_py.sockets import Sockets
+from overseer_py.system import procfs
 from overseer_py.system.guard import Guard
 from overseer_py.system.listeners import Listener
 from overseer_py.system.loop import IN, Loop
@@ -60,6 +65,7 @@ class Supervisor:
         settings = config.settings
         self._events: deque[Event] = deque()
         self._status: int | None = None
+        self._strangers: set[int] = set()  # sockets of others at our addresses that are known
         self._epitaph = ""  # why the master ends, if not because it was asked to
         self._environ = sources.environ
         self._loop = Loop()
@@ -73,27 +79,29 @@ class Supervisor:
         self._crew = Crew(self._loop, self._children, self._outlet, self._log, self.post)
         self._manager = ServiceManager(sources.environ)
         self._systemd = SystemdObserver(self._manager, self._fleet)
-        log = LogObserver(self._log, self._crew.last_lines, self._crew.hint)
-        self._observers = (log, self._systemd)
         # Last: from here on there is something to leave behind.
         self._sockets = Sockets(sources.environ, self._loop, self._on_shut_down)
+        self._retirement = Retirement(self._sockets, self._crew, self.post)
+        log = LogObserver(self._log, self._crew.last_lines, self._hint)
+        self._observers = (log, self._systemd)
         self._plans = Plans(sources, config, self._sockets, start_directory)
 
     # -- the loop ------------------------------------------------------------------------
 
     def run(self, lock: int | None) -> int:
         """Run the service until it has ended; return the exit status."""
-        settings = self._plans.plan.settings
+        plan = self._plans.plan
         gc.freeze()  # what is there now stays: forks need not copy the pages it lies on
         self._guard = Guard(self._children, lock)
         self._crew.watch_over(self._guard, self._inbox.address)
         self._loop.watch(self._signals.fd, IN, self._on_signals)
         self._loop.watch(self._inbox.fd, IN, self._on_messages)
-        self._log.info("overseer-started", name=settings.name, pid=os.getpid(), version=__version__)
+        name = plan.settings.name
+        self._log.info("overseer-started", name=name, pid=os.getpid(), version=__version__)
         if ignored := self._sockets.ignored(self._environ):
             self._log.warning("sockets-ignored", reason=ignored)
         self._announce_listeners()
-        self.post(RolloutRequested("start", settings.policy(), settings.workers))
+        self.post(RolloutRequested("start", plan.policy(), plan.settings.workers))
         while self._status is None:
             self._turn()
         lost = {"log_dropped": self._outlet.dropped} if self._outlet.dropped else {}
@@ -122,6 +130,7 @@ class Supervisor:
             self._protect(call)
         now = time.monotonic()
         self._protect(lambda: self._crew.look(now))
+        self._protect(lambda: self._retirement.look(now))
         deadline = self._fleet.next_deadline()
         if deadline is not None and deadline <= now:
             # What came while we slept, or were stopped, comes first.
@@ -137,7 +146,8 @@ class Supervisor:
             self._protect(partial(self.perform, action))
 
     def _timeout(self, now: float) -> float | None:
-        due = (self._fleet.next_deadline(), self._crew.next_look(), self._systemd.due())
+        looks = self._crew.next_look(), self._retirement.next_look
+        due = (self._fleet.next_deadline(), self._systemd.due(), *looks)
         return min((at - now for at in due if at is not None), default=None)
 
     def _protect(self, call: Callable[[], object]) -> None:
@@ -154,9 +164,20 @@ class Supervisor:
         match action:
             case Spawn(worker):
                 self._spawn(worker)
+            case CutOver(generation):
+                self._crew.at_ease(generation)
+                self._sockets.cut_over(generation)
+                self._look_for_strangers()
+            case Divert(generation, percent):
+                self._sockets.divert(generation, percent)
+                self._crew.attend(generation, time.monotonic())
+            case Retire(worker):
+                self._retirement.begin(worker, time.monotonic())
             case Drain(worker):
+                self._retirement.end(worker)
                 self._crew.drain(worker)
             case Kill(worker):
+                self._retirement.end(worker)
                 self._crew.kill(worker)
             case Report():
                 self._on_report(action)
@@ -180,6 +201,7 @@ class Supervisor:
         match report.name:
             case "rollout-started" | "service-starting" if report.generation:
                 self._plans.begin(report.generation)
+                self._tell_guard()
             case "worker-ready":
                 self._sockets.listen_again()
             case "rollout-rolled-back" | "rollout-cancelled" if report.generation:
@@ -192,6 +214,7 @@ class Supervisor:
                 self._crew.forget(report.generation)
                 for listener in self._plans.gone(report.generation):
                     self._log.info("listener-closed", name=listener.name)
+                self._tell_guard()
 
     # -- what happens ------------------------------------------------------------------------
 
@@ -247,9 +270,9 @@ class Supervisor:
             self._log.warning("reload-ignored", keys=list(change.ignored), reason="needs a restart")
         settings = change.plan.settings
         size = settings.workers if settings.workers != before.settings.workers else None
-        if change.plan.listeners != before.listeners:
+        if change.plan.steered() != before.steered():
             self._announce_listeners()
-        self.post(RolloutRequested("reload", settings.policy(), size))
+        self.post(RolloutRequested("reload", change.plan.policy(), size))
 
     def _on_shut_down(self, listener: Listener) -> None:
         """Listen again: a worker has closed the listener for everybody."""
@@ -263,12 +286,29 @@ class Supervisor:
             self.post(RolloutRequested(f"listener {listener.name} was shut down by a worker"))
 
     def _announce_listeners(self) -> None:
-        for index, listener in enumerate(self._plans.plan.listeners):
+        plan = self._plans.plan
+        for index, listener in enumerate(plan.listeners):
             facts = {"name": listener.name, "address": listener.address, "type": listener.kind}
-            self._log.info("listening", **facts, fd=FIRST_FD + index, handover=listener.handover)
-        for inode in self._sockets.own_inodes():
-            if self._guard:
-                self._guard.listener(inode)
+            facts["handover"] = "steered"
+            if why := plan.why_shared(listener):
+                facts |= {"handover": "shared", "reason": why}
+            self._log.info("listening", fd=FIRST_FD + index, **facts)
+        if plan.settings.canary and not any(plan.steered().values()):
+            self._log.warning("canary-ignored", reason="no listener can be steered")
+
+    def _tell_guard(self) -> None:
+        if self._guard:
+            self._guard.listeners(self._sockets.own_inodes())
+
+    def _look_for_strangers(self) -> None:
+        """Say who has bound beside us; nothing is steered there."""
+        for listener, inode in self._sockets.strangers():
+            if inode not in self._strangers:
+                self._strangers.add(inode)
+                self._log.warning("stranger-bound", name=listener.name, **procfs.holder(inode))
+
+    def _hint(self, worker: WorkerId) -> str:
+        return self._retirement.hint(worker) or self._crew.hint(worker)
 
     def _report(self, name: str, /, **facts: object) -> None:
         self.perform(Report(name, facts=facts))

@@ -72,6 +72,14 @@ def surge(text: str) -> int | None:
                 raise ValueError(f"{text!r} is not a surge; write all, exclusive or 1 …") from None
 
 
+def canary(text: str) -> tuple[int, float]:
+    """Return a share in per cent and seconds: ``10%:30s``, ``10:30s``."""
+    percent, colon, seconds = text.strip().partition(":")
+    if not colon:
+        raise ValueError(f"{text!r} is no canary; write PERCENT:DURATION, such as 10%:30s")
+    return count(percent.removesuffix("%"), 1, 99), duration(seconds)
+
+
 def mode(text: str) -> int:
     """Return permission bits written in octal: ``0660``, ``660`` or ``0o660``."""
     digits = text.strip().removeprefix("0o")

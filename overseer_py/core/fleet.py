@@ -11,7 +11,8 @@ What holds after every event, whatever the history (tests/core/test_histories.py
 7. Once a stop is asked for, every history ends with exactly one ``Quit``.
 8. Outside ``exclusive`` a steered candidate gets all that is new only when every worker of it is
    ready and settled, and a share of it (canary) no earlier.
-9. No worker that was steered away from is drained before it is quiet, or its quiet time-out is over.
+9. No worker that was steered away from is drained before it is quiet, or its quiet time-out is
+   over.
 
 ``handle`` takes one event and the time, and returns the actions that follow.  Two kinds of
 rule do it, as in h11's connection state: event rules (``_on_*``) say what an event does to
@@ -71,25 +72,7 @@ class Fleet:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event into account; return what has to be done, in order."""
         self._leave_when_due(now)  # first: from that moment on nothing is started any more
-        match event:
-            case RolloutRequested():
-                self._on_rollout_requested(event, now)
-            case ScaleRequested(size):
-                self._on_scale_requested(size)
-            case StopRequested(drain):
-                self._on_stop_requested(drain, now)
-            case BecameReady(worker):
-                self._on_ready(worker, now)
-            case BecameQuiet(worker):
-                self._on_quiet(worker, now)
-            case BecameUnhealthy(worker, how):
-                self._on_unhealthy(worker, how)
-            case Extended(worker, seconds):
-                self._on_extended(worker, now + seconds)
-            case Exited():
-                self._on_exited(event, now)
-            case TimePassed():  # and only then: news that came in time may still be waiting
-                self._expire_deadlines(now)
+        self._hear(event, now)
         while self._advance(now):
             pass
         return self._orders.take()
@@ -112,6 +95,27 @@ class Fleet:
         return bool(self.roster.candidate or self._rollouts.pending)
 
     # -- event rules: one thing at a time --------------------------------------------------
+
+    def _hear(self, event: Event, now: float) -> None:
+        match event:
+            case RolloutRequested():
+                self._on_rollout_requested(event, now)
+            case ScaleRequested(size):
+                self._on_scale_requested(size)
+            case StopRequested(drain):
+                self._on_stop_requested(drain, now)
+            case BecameReady(worker):
+                self._on_ready(worker, now)
+            case BecameQuiet(worker):
+                self._on_quiet(worker, now)
+            case BecameUnhealthy(worker, how):
+                self._on_unhealthy(worker, how)
+            case Extended(worker, seconds):
+                self._on_extended(worker, now + seconds)
+            case Exited():
+                self._on_exited(event, now)
+            case TimePassed():  # and only then: news that came in time may still be waiting
+                self._expire_deadlines(now)
 
     def _on_rollout_requested(self, request: RolloutRequested, now: float) -> None:
         if self.stopping:
@@ -154,8 +158,10 @@ class Fleet:
     def _on_unhealthy(self, worker_id: WorkerId, how: str) -> None:
         """End the canary of a candidate: that is what it is tried for."""
         worker = self.roster.find(worker_id)
-        generation = worker and self.roster.home(worker)
-        if generation and generation.tried_until is not None:
+        if worker is None or worker.state is not S.READY:  # it is on its way out, or not yet in
+            return
+        generation = self.roster.home(worker)
+        if generation.tried_until is not None:
             self._rollouts.fail(generation, f"worker {worker_id} {how}", worker_id)
 
     def _on_extended(self, worker_id: WorkerId, until: float) -> None:
@@ -234,6 +240,8 @@ class Fleet:
         A candidate's workers drain: by a shared listener they may have clients already.
         """
         generation = self.roster.home(worker)
+        if generation.role is Role.RETIRING:
+            return  # since a moment ago: a joint rule drains it
         how = f"was not ready within {generation.policy.ready_timeout:g} s"
         self._orders.report("worker-late", worker.id, how=how)
         if generation.role is Role.CANDIDATE:

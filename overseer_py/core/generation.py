@@ -28,6 +28,7 @@ class Generation:
     size: int  # slots 0 … size-1
     reason: str = ""  # why it was asked for
     since: float = 0.0  # when its rollout began
+    sockets: int = 0  # the generation that they were opened for: itself, unless they are shared
     workers: dict[int, Worker] = field(default_factory=dict)
     launches: dict[int, int] = field(default_factory=dict)  # processes ever started, by slot
     opened: int = 0  # candidate: slots that it may fill so far (its batches)

@@ -44,9 +44,9 @@ class Orders:
         self._actions.append(Spawn(worker.id))
 
     def cut_over(self, generation: Generation) -> None:
-        """Let all that is new go to this generation, and nothing to any other."""
+        """Let all that is new go to this generation and who shares with it, and to no other."""
         for other in self._roster.generations.values():
-            other.cut_off = other is not generation
+            other.cut_off = other.sockets != generation.sockets
         self._actions.append(CutOver(generation.number))
 
     def divert(self, candidate: Generation, percent: int) -> None:

@@ -28,7 +28,8 @@ class Policy:
     """The rules for one generation.
 
     ``steered``: the generation has sockets of its own, and new connections go to it from the
-    cut-over on; else all generations accept from shared ones.
+    cut-over on; else all generations accept from shared ones.  Never in batches (``surge`` of 1
+    or more): there old and new serve side by side, so they share.
     ``surge`` is the number of extra workers that a rollout may run at once: ``None`` for as
     many as the generation has, ``0`` for none at all (exclusive: the old go first).
     ``max_crashes`` of 0 means that the service never gives up once it has been ready.
@@ -46,6 +47,10 @@ class Policy:
     backoff_limit: float = 30.0
     max_crashes: int = 0
     on_exit: OnExit = OnExit.RESTART
+
+    def __post_init__(self) -> None:
+        if self.surge:
+            object.__setattr__(self, "steered", False)
 
     @property
     def exclusive(self) -> bool:

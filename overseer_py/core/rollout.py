@@ -61,6 +61,7 @@ class Rollouts:
         self._last_number += 1
         candidate = Generation(self._last_number, role, policy, size, request.reason, now)
         candidate.opened = min(policy.surge or size, size)
+        candidate.sockets = current.sockets if current and not policy.steered else candidate.number
         self._roster.generations[candidate.number] = candidate
         name = "rollout-started" if current else "service-starting"
         self._orders.report(name, candidate, reason=request.reason, workers=size)
@@ -94,7 +95,7 @@ class Rollouts:
             candidate.settled_at = now + candidate.policy.settle
         if now < candidate.settled_at:
             return False
-        if reach == candidate.size and self._is_being_tried(candidate, now):
+        if self._is_being_tried(candidate, now):
             return False
         candidate.proven, candidate.settled_at = reach, None
         if reach == candidate.size:
@@ -103,8 +104,10 @@ class Rollouts:
 
     def _is_being_tried(self, candidate: Generation, now: float) -> bool:
         """Whether a share of the users has yet to try the candidate; begin with it."""
-        canary = candidate.policy.canary
-        if canary is None or not candidate.policy.steered:
+        policy, canary = candidate.policy, candidate.policy.canary
+        if (
+            canary is None or not policy.steered or policy.exclusive
+        ):  # exclusive: all try it already
             return False
         if candidate.tried_until is None:
             candidate.tried_until = now + canary.seconds

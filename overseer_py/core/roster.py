@@ -68,10 +68,10 @@ class Roster:
         """Whether an unwanted ready worker may go: the owner of its slot serves, or waits for it.
 
         A worker of a failed rollout in a slot that the old generation had already left stays
-        until the old generation is back there.
+        until the old generation is back there; a steered one cannot stand in, nobody comes to it.
         """
         owner, home = self.owner(worker.id.slot), self.home(worker)
-        if owner is None or owner.policy.exclusive or home.policy.exclusive:
+        if owner is None or owner.policy.exclusive or home.policy.exclusive or home.policy.steered:
             return True
         return owner.ready_in(worker.id.slot)
 

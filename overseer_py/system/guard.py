@@ -53,10 +53,13 @@ class Guard:
         self._workers.discard(pid)
         self._say(f"gone {pid}")
 
-    def listener(self, inode: int) -> None:
-        """Tell of a socket that nobody but the master's own may hold."""
-        self._listeners.add(inode)
-        self._say(f"listener {inode}")
+    def listeners(self, inodes: set[int]) -> None:
+        """Tell of the sockets that nobody but the master's own may hold."""
+        for inode in inodes - self._listeners:
+            self._say(f"listener {inode}")
+        for inode in self._listeners - inodes:
+            self._say(f"closed {inode}")
+        self._listeners = set(inodes)
 
     def dismiss(self) -> None:
         """Expect its end: the master is about to kill all that is left, the guard included."""
@@ -136,6 +139,8 @@ def _listen(pipe: int) -> tuple[dict[int, int], set[int]]:
                         os.close(workers.pop(int(number)))
                 case b"listener":
                     inodes.add(int(number))
+                case b"closed":
+                    inodes.discard(int(number))
     return workers, inodes
 
 

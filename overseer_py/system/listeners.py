@@ -1,4 +1,4 @@
-"""The sockets that the master owns: bind, adopt, listen again, close.  socket(7), ip(7), unix(7).
+"""The sockets that the master owns: bind, adopt, listen again, close.  socket(7), ip(7).
 
 All are close-on-exec here and live at whatever number they get; a worker's 3, 4, … are placed
 between fork and exec.  One that was shut down by a worker (shutdown(2) on a shared listener closes
@@ -10,37 +10,43 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from socket import socket as Socket  # noqa: N812 - a class, and the name of what has one
 
 from overseer_py.address import Address, Kind
 from overseer_py.errors import ConfigError, ListenerError
 from overseer_py.handover import FIRST_FD, Inherited
-from overseer_py.system.identity import gid_of, uid_of
+from overseer_py.system import steering
+from overseer_py.system.group import Entrance, Group, Shared
+from overseer_py.system.steering import Steered
+from overseer_py.system.unix import Renamed
 
 _COPIED = (
     (socket.SOL_SOCKET, socket.SO_REUSEADDR),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY),
     (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
 )
-_LONGEST_PATH = 107  # unix(7): sun_path has 108 bytes, one of them the end
 
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """One open socket."""
+    """One address, under one name; its sockets are the group's."""
 
     name: str
     wanted: Address
-    socket: socket.socket
-    inode: tuple[int, int] | None = None  # of the path of a unix socket that the master made
+    group: Group
 
     @property
-    def handover(self) -> str:
-        """How generations come to it: all by one ``shared`` socket."""
-        return "shared"
+    def socket(self) -> Socket:
+        """The socket that gets what is new."""
+        return self.group.live
+
+    @property
+    def obstacle(self) -> str:
+        """Why generations must share one socket; empty if each can have its own."""
+        return self.group.obstacle
 
     @property
     def fd(self) -> int:
@@ -65,6 +71,8 @@ class Listener:
     @property
     def address(self) -> str:
         """The real address: HOST:PORT, or the path of a unix socket."""
+        if self.wanted.kind is Kind.UNIX:  # a socket still bears the name that it was bound to
+            return self.wanted.path
         name = self.socket.getsockname()
         if self.socket.family == socket.AF_UNIX:  # an abstract name begins with a zero byte
             return str(name) if isinstance(name, str) else "@" + os.fsdecode(name[1:])
@@ -81,46 +89,69 @@ class Listener:
         """Return what a worker is told about it."""
         return Inherited(self.name, self.address, self.port)
 
-    def listen(self) -> None:
-        """Listen with our backlog.
-
-        Again after every start of a worker: its own listen(2) overwrites the backlog of the
-        shared socket.
-        """
-        if self.stream and self.wanted.kind is not Kind.ADOPTED:
-            self.socket.listen(self.wanted.backlog)
-
     def revive(self) -> bool:
         """Repair it after a worker's shutdown(2); False if the workers must be replaced for it.
 
         A TCP socket listens again for everybody.  A unix socket stays dead for those who have it:
         a new one takes its path.
         """
-        if self.kind == "unix" and self.inode:
-            fresh = _open_unix(self.wanted)
-            self.socket.close()
-            self.socket, self.inode = fresh.socket, fresh.inode
+        if isinstance(self.group, Renamed):
+            self.group.replace()
             return False
         if self.kind == "tcp":
             self.socket.listen(self.wanted.backlog)
+            self.group.settle()
         return self.kind == "tcp"
 
     def close(self) -> None:
-        """Close it; unlink the path of a unix socket if it is still the one we made."""
-        if self.inode:
-            path = self.wanted.path
-            with suppress(OSError):
-                if _inode(path) == self.inode:
-                    os.unlink(path)
-        self.inode = None  # once closed, the number may become another file's
-        self.socket.close()
+        """Close every socket there; unlink the path of a unix socket if it is still ours."""
+        self.group.close()
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """What one generation has of a listener: a socket there, of its own or a shared one."""
+
+    listener: Listener
+    socket: Socket
+
+    @property
+    def name(self) -> str:
+        """The listener's name."""
+        return self.listener.name
+
+    @property
+    def fd(self) -> int:
+        """The master's descriptor."""
+        return self.socket.fileno()
+
+    def listen(self) -> None:
+        """Listen with our backlog.
+
+        Again after every start of a worker: its own listen(2) overwrites the backlog of the
+        shared socket.
+        """
+        if self.listener.stream and self.listener.wanted.kind is not Kind.ADOPTED:
+            self.socket.listen(self.listener.wanted.backlog)
+
+    def inherited(self) -> Inherited:
+        """Return what a worker is told about it."""
+        return self.listener.inherited()
+
+    def open_entrance(self, count: int) -> Entrance:
+        """Open a way to this very socket; raise OSError."""
+        return self.listener.group.open_entrance(self.socket, count)
+
+    def close_entrance(self, entrance: Entrance) -> None:
+        """Close the way."""
+        self.listener.group.close_entrance(entrance)
 
 
 def open_listener(address: Address) -> Listener:
     """Bind and listen; raise ListenerError with the address, the reason and the remedy."""
     try:
         if address.kind is Kind.UNIX:
-            return _open_unix(address)
+            return Listener(address.name, address, Renamed(address))
         return _open_inet(address)
     except OSError as error:
         raise ListenerError(f"listen {address}: {_why(error, address)}") from error
@@ -175,7 +206,18 @@ def _adopt(fd: int, name: str, group: str) -> Listener:
         raise ListenerError(f"listen fd:{fd}: not a listening socket; set Accept=no in the unit")
     if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Listener(name, address, sock)
+    return Listener(name, address, _group(sock, os.geteuid()))
+
+
+def _group(sock: socket.socket, uid: int) -> Group:
+    """Return the group that a socket which was handed over can begin."""
+    if sock.family == socket.AF_UNIX:
+        return Shared(sock, "its path belongs to whoever handed it over", adopted=True)
+    if (owner := os.fstat(sock.fileno()).st_uid) != uid:
+        why = f"handed over by uid {owner}; a second socket there must be of the same, not of {uid}"
+        return Shared(sock, why, adopted=True)
+    obstacle = steering.gather(sock)
+    return Shared(sock, obstacle, adopted=True) if obstacle else Steered(sock, adopted=sock)
 
 
 def _open_inet(address: Address) -> Listener:
@@ -191,7 +233,12 @@ def _open_inet(address: Address) -> Listener:
         sock.bind(place)
         if not address.port and not datagrams:
             sock = _pin_port(sock)
-        return _finish(Listener(address.name, address, sock))
+        sock.setblocking(not address.nonblock)
+        obstacle = steering.gather(sock)
+        if not datagrams:
+            sock.listen(address.backlog)
+        group = Shared(sock, obstacle) if obstacle else Steered(sock)
+        return Listener(address.name, address, group)
     except OSError:
         sock.close()
         raise
@@ -231,72 +278,6 @@ def _resolve(address: Address, kind: int) -> tuple[int, tuple[object, ...]]:
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     family, _, _, _, place = found[0]
     return family, place
-
-
-def _open_unix(address: Address) -> Listener:
-    if len(os.fsencode(address.path)) > _LONGEST_PATH:
-        raise ListenerError(
-            f"listen {address}: the path has more than {_LONGEST_PATH} bytes; choose a shorter one"
-        )
-    uid = uid_of(address.user) if address.user else -1
-    gid = gid_of(address.group) if address.group else -1
-    _make_way(address)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _bind_unix(sock, address)
-    except OSError:
-        sock.close()
-        raise
-    listener = Listener(address.name, address, sock, _inode(address.path))
-    try:
-        if (uid, gid) != (-1, -1):
-            os.chown(address.path, uid, gid, follow_symlinks=False)
-        return _finish(listener)
-    except OSError:
-        listener.close()
-        raise
-
-
-def _bind_unix(sock: socket.socket, address: Address) -> None:
-    """Bind with the mode asked for, and never with a more open one, not even for a moment."""
-    if address.mode is None:
-        sock.bind(address.path)
-        return
-    before = os.umask(0o777 & ~address.mode)
-    try:
-        sock.bind(address.path)
-    finally:
-        os.umask(before)
-
-
-def _make_way(address: Address) -> None:
-    """Remove a socket that nobody listens on; refuse a live one, and a file that is no socket."""
-    path = address.path
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ListenerError(f"listen {address}: a file is there that is no socket; remove it")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        refused = probe.connect_ex(path)
-    if refused == errno.ENOENT:
-        return
-    if refused != errno.ECONNREFUSED:
-        raise ListenerError(f"listen {address}: somebody listens there; stop that program first")
-    os.unlink(path)
-
-
-def _finish(listener: Listener) -> Listener:
-    listener.socket.setblocking(not listener.wanted.nonblock)
-    listener.listen()
-    return listener
-
-
-def _inode(path: str) -> tuple[int, int]:
-    found = os.lstat(path)
-    return found.st_dev, found.st_ino
 
 
 def _why(error: OSError, address: Address) -> str:

@@ -1,6 +1,7 @@
 """An HTTP request that this very worker answers.  Runs in a child of the master: it may block.
 
-The real address is asked, where old workers may accept, too.  Who has accepted a connection is what
+The real address is asked, by a way that leads to this worker's generation if it has a socket of its
+own; else old workers may accept, too.  Who has accepted a connection is what
 the kernel says (sockdiag.py); only on one of this worker's a request is sent, the others are closed
 unused at once, so that a server which takes one connection at a time is not held up.
 """
@@ -11,12 +12,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import NoReturn
 
 from overseer_py.system import procfs, sockdiag
+from overseer_py.system.group import Entrance
 from overseer_py.system.launch import Identity, change_identity, die_with, reset_signals
 
 ROUND = 2.0  # seconds that one child tries
@@ -26,29 +29,23 @@ _MOST_PIECES = 16
 _PAUSE = 0.002  # between two looks at who has accepted
 _LOOK = 0.25  # seconds for somebody to accept
 _MOST_AT_ONCE = 4
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to connect, not to bind
+CONNECTIONS = 1 + 2 + 3 + 4  # that one child can make where each needs a way of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is asked, and who must answer."""
 
-    family: int
-    place: str | tuple[str, int]  # as getsockname(2) of the listener says
+    entrance: Entrance
     path: str
     worker: int  # pid; its descendants count
     identity: Identity | None = None  # whom one must be to see what the worker holds
 
-    @classmethod
-    def of(
-        cls, listener: socket.socket, path: str, worker: int, identity: Identity | None = None
-    ) -> Target:
-        """Return the target for a listener of the master."""
-        name = listener.getsockname()
-        if listener.family == socket.AF_UNIX:
-            return cls(listener.family, name, path, worker, identity)
-        place = _LOOPBACK.get(name[0], name[0]), name[1]
-        return cls(listener.family, place, path, worker, identity)
+    def connections(self) -> Iterator[socket.socket]:
+        """Yield sockets to connect from."""
+        yield from self.entrance.sockets
+        while not self.entrance.sockets:
+            yield socket.socket(self.entrance.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
 
 def run(target: Target, master: int, report_fd: int) -> NoReturn:
@@ -70,9 +67,12 @@ def run(target: Target, master: int, report_fd: int) -> NoReturn:
 
 def ask(target: Target, give_up_at: float) -> str:
     """Return why the worker is not ready; empty if it answered 2xx."""
-    attempt = 0
+    supply, attempt = target.connections(), 0
     while time.monotonic() < give_up_at:
-        connections = [_connect(target) for _ in range(1 + attempt % _MOST_AT_ONCE)]
+        wanted = 1 + attempt % _MOST_AT_ONCE
+        connections = [_connected(each, target) for each in islice(supply, wanted)]
+        if len(connections) < wanted:
+            break
         try:
             if mine := _accepted_by(target.worker, connections):
                 return _request(mine, target)
@@ -84,10 +84,9 @@ def ask(target: Target, give_up_at: float) -> str:
     return "another worker accepted every connection, or none did"
 
 
-def _connect(target: Target) -> socket.socket:
-    connection = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+def _connected(connection: socket.socket, target: Target) -> socket.socket:
     connection.settimeout(ROUND)
-    connection.connect(target.place)
+    connection.connect(target.entrance.place)
     return connection
 
 
@@ -109,7 +108,8 @@ def _accepted_by(worker: int, connections: Sequence[socket.socket]) -> socket.so
 
 
 def _request(connection: socket.socket, target: Target) -> str:
-    host = "localhost" if isinstance(target.place, str) else target.place[0]
+    place = target.entrance.place
+    host = "localhost" if isinstance(place, str) else place[0]
     connection.settimeout(_ANSWER)
     lines = f"GET {target.path} HTTP/1.1", f"Host: {host}", "User-Agent: overseer"
     connection.sendall("\r\n".join((*lines, "Connection: close", "", "")).encode())

@@ -48,6 +48,11 @@ class Process:
         if self.ended is None:
             signal.pidfd_send_signal(self._pidfd, number)
 
+    def wake(self) -> None:
+        """Continue the main process if it is stopped."""
+        if procfs.is_stopped(self.pid):
+            self.send(signal.SIGCONT)
+
     def drain(self, number: signal.Signals) -> None:
         """Ask the main process to finish; a stopped one is continued, or it would never hear.
 

@@ -50,6 +50,11 @@ def is_zombie(pid: int) -> bool:
     return not fields or fields[0] in (b"Z", b"X")
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process is stopped by a signal."""
+    return read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] == [b"T"]
+
+
 def is_ending(pid: int) -> bool:
     """Whether a process of one thread has no memory any more, and so no variables to see."""
     fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
@@ -87,6 +92,15 @@ def sockets(pid: int) -> dict[int, list[int]]:
         if match := _SOCKET.fullmatch(link(f"/proc/{pid}/fd/{name}")):
             found.setdefault(int(match[1]), []).append(int(name))
     return found
+
+
+def holder(inode: int) -> dict[str, object]:
+    """Return the pid and the command of a process that has this socket; empty if none is seen."""
+    for pid in pids():
+        if inode in sockets(pid):
+            words = read(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
+            return {"pid": pid, "command": words.decode(errors="replace").strip()[:120]}
+    return {}
 
 
 def link(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The kernel's own list of connections.  sock_diag(7) over netlink, for one connection.
+"""The kernel's own list of sockets.  sock_diag(7) over netlink; no privilege is needed.
 
 The server's side of a connection has an inode once a process has accepted it, and 0 before.
 """
@@ -8,19 +8,55 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from typing import NamedTuple
 
 _SOCK_DIAG = 4  # NETLINK_SOCK_DIAG
 _BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
 _REQUEST = 1  # NLM_F_REQUEST
+_DUMP = 0x300  # NLM_F_DUMP
 _ERROR = 2  # NLMSG_ERROR
+_DONE = 3  # NLMSG_DONE
 _HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
 _INET_SOCKET_ID = struct.Struct("!HH16s16s")
 _ANYTHING = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface; no cookie
 _EVERY_STATE = 0xFFFFFFFF
-_INET_INODE = 68  # offset of idiag_inode in struct inet_diag_msg
+_INET_MESSAGE = struct.Struct("=BBxx 2s2s16s16s 3I 5I")  # struct inet_diag_msg
+_INET_INFO = 2  # INET_DIAG_INFO, as an attribute; as an extension asked for, bit 1
 _UNIX_MESSAGE_SIZE = 16  # struct unix_diag_msg
+_UNIX_INODE = struct.Struct("=4xI")
+_UNIX_NAME = 1  # UDIAG_SHOW_NAME
+_NAME_ATTRIBUTE = 0  # UNIX_DIAG_NAME
 _UNIX_PEER = 4  # UDIAG_SHOW_PEER
 _PEER_ATTRIBUTE = 2  # UNIX_DIAG_PEER
+_UNIX_QUEUE = 0x10  # UDIAG_SHOW_RQLEN
+_QUEUE_ATTRIBUTE = 4  # UNIX_DIAG_RQLEN
+_BUFFER = 1 << 18
+
+
+class State(IntEnum):
+    """States of a TCP socket, as include/net/tcp_states.h numbers them."""
+
+    ESTABLISHED = 1
+    SYN_RECEIVED = 3
+    CLOSED = 7  # UDP: bound, not connected
+    CLOSE_WAIT = 8
+    LISTEN = 10
+    NEW_SYN_RECEIVED = 12  # a handshake that is half done
+
+
+class Entry(NamedTuple):
+    """One socket, from the kernel's side."""
+
+    state: int
+    address: bytes  # its own: 16 bytes, an IPv4 one in the first 4
+    peer: tuple[bytes, bytes]  # port, address
+    unread: int  # bytes received and not read; a listener's: connections that wait
+    unsent: int  # bytes written and not acknowledged
+    inode: int
+    tcp_info: bytes  # struct tcp_info; empty if it was not asked for
 
 
 def server_inode(client: socket.socket) -> int:
@@ -28,38 +64,103 @@ def server_inode(client: socket.socket) -> int:
     return _unix_inode(client) if client.family == socket.AF_UNIX else _inet_inode(client)
 
 
-def _inet_inode(client: socket.socket) -> int:
-    here, there = client.getsockname(), client.getpeername()
-    family, ours, theirs = int(client.family), _packed(here[0]), _packed(there[0])
-    # Looked at from the server's side: its own address is the source.
-    key = _INET_SOCKET_ID.pack(there[1], here[1], theirs, ours) + _ANYTHING
-    body = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, _EVERY_STATE) + key
-    answer = _ask(body)
-    return int(struct.unpack_from("=I", answer, _INET_INODE)[0]) if answer else 0
+def at_port(
+    family: int, protocol: int, port: int, states: Iterable[State], *, info: bool = False
+) -> Iterator[Entry]:
+    """Yield the sockets in these states whose own port this is; raise OSError."""
+    mask = sum(1 << state for state in states)
+    extension = 1 << (_INET_INFO - 1) if info else 0
+    request = struct.pack("=BBBxI", family, protocol, extension, mask)
+    request += _INET_SOCKET_ID.pack(port, 0, b"", b"") + _ANYTHING
+    for answer in _ask(request, _DUMP):
+        fields = _INET_MESSAGE.unpack_from(answer)
+        _, state, _, peer_port, address, peer = fields[:6]
+        unread, unsent, _, inode = fields[10:]
+        attributes = dict(_attributes(answer, _INET_MESSAGE.size)) if info else {}
+        tcp_info = attributes.get(_INET_INFO, b"")
+        yield Entry(state, address, (peer_port, peer), unread, unsent, inode, tcp_info)
 
 
-def _packed(host: str) -> bytes:
+def unix_queue(listener: socket.socket) -> int:
+    """Return how many connections wait to be accepted on a unix socket."""
+    attributes = _about_unix(listener, _UNIX_QUEUE)
+    return _number(attributes.get(_QUEUE_ATTRIBUTE))
+
+
+def unix_connections(paths: Iterable[str]) -> set[int]:
+    """Return the inodes of the connected unix sockets that are bound to one of these paths."""
+    request = _unix_request(1 << State.ESTABLISHED, 0, _UNIX_NAME)
+    wanted = {os.fsencode(path) for path in paths}
+    return {
+        _UNIX_INODE.unpack_from(answer)[0]
+        for answer in _ask(request, _DUMP)
+        if dict(_attributes(answer, _UNIX_MESSAGE_SIZE)).get(_NAME_ATTRIBUTE) in wanted
+    }
+
+
+def packed(host: str) -> bytes:
+    """Return an address as the kernel's list has it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
 
 
+def _inet_inode(client: socket.socket) -> int:
+    here, there = client.getsockname(), client.getpeername()
+    # Looked at from the server's side: its own address is the source.
+    key = _INET_SOCKET_ID.pack(there[1], here[1], packed(there[0]), packed(here[0])) + _ANYTHING
+    family = int(client.family)
+    body = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, _EVERY_STATE) + key
+    return next((_INET_MESSAGE.unpack_from(answer)[-1] for answer in _ask(body)), 0)
+
+
 def _unix_inode(client: socket.socket) -> int:
-    every, cookie = _EVERY_STATE, (0xFFFFFFFF, 0xFFFFFFFF)
-    inode = os.fstat(client.fileno()).st_ino
-    answer = _ask(struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, every, inode, _UNIX_PEER, *cookie))
-    place = _UNIX_MESSAGE_SIZE
-    while place + 4 <= len(answer):  # attributes: size, kind, value, padding to 4
-        size, kind = struct.unpack_from("=HH", answer, place)
-        if kind == _PEER_ATTRIBUTE:
-            return int(struct.unpack_from("=I", answer, place + 4)[0])
-        place += max(4, (size + 3) & ~3)
-    return 0
+    return _number(_about_unix(client, _UNIX_PEER).get(_PEER_ATTRIBUTE))
 
 
-def _ask(body: bytes) -> bytes:
-    """Return the one answer to a request; empty if there is no such socket."""
+def _number(value: bytes | None) -> int:
+    return int(struct.unpack_from("=I", value)[0]) if value else 0
+
+
+def _about_unix(sock: socket.socket, show: int) -> dict[int, bytes]:
+    answers = _ask(_unix_request(_EVERY_STATE, os.fstat(sock.fileno()).st_ino, show))
+    return next((dict(_attributes(answer, _UNIX_MESSAGE_SIZE)) for answer in answers), {})
+
+
+def _unix_request(states: int, inode: int, show: int) -> bytes:
+    cookie = 0xFFFFFFFF
+    return struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, states, inode, show, cookie, cookie)
+
+
+def _attributes(message: bytes, place: int) -> Iterator[tuple[int, bytes]]:
+    while place + _ATTRIBUTE.size <= len(message):  # size, kind, value, padding to 4
+        size, kind = _ATTRIBUTE.unpack_from(message, place)
+        yield kind, message[place + _ATTRIBUTE.size : place + size]
+        place += max(_ATTRIBUTE.size, (size + 3) & ~3)
+
+
+def _ask(body: bytes, flags: int = 0) -> Iterator[bytes]:
+    """Yield the answers to a request: one at most, or (a dump) as many as there are."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _SOCK_DIAG) as netlink:
-        netlink.send(_HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _REQUEST, 1, 0) + body)
-        answer = netlink.recv(1 << 16)
-    kind = _HEADER.unpack_from(answer)[1]
-    return b"" if kind == _ERROR else answer[_HEADER.size :]
+        size = _HEADER.size + len(body)
+        netlink.send(_HEADER.pack(size, _BY_FAMILY, _REQUEST | flags, 1, 0) + body)
+        while True:
+            data = netlink.recv(_BUFFER)
+            place = 0
+            while place < len(data):
+                size, kind, *_ = _HEADER.unpack_from(data, place)
+                if kind == _DONE:
+                    return
+                if kind == _ERROR:
+                    _refused(data[place + _HEADER.size :], dump=bool(flags))
+                    return
+                yield data[place + _HEADER.size : place + size]
+                place += (size + 3) & ~3
+            if not flags:
+                return
+
+
+def _refused(error: bytes, *, dump: bool) -> None:
+    """Raise what the kernel says; that there is no such socket is an answer."""
+    number = -struct.unpack_from("=i", error)[0]
+    if dump and number:
+        raise OSError(number, f"sock_diag: {os.strerror(number)}")

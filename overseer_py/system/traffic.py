@@ -15,7 +15,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from overseer_py.system import libc, procfs
@@ -67,6 +67,21 @@ def missing(worker: int, listeners: Mapping[str, socket.socket]) -> list[str]:
     return [name for name, o in others if o.type != socket.SOCK_STREAM or not serving(pids, o)]
 
 
+def hang_up(pids: Iterable[int], inodes: set[int]) -> None:
+    """Let these connections of a program end: it reads the end of the file, as from the client.
+
+    Needs pidfd_getfd(2); nothing happens where that is missing or forbidden.
+    """
+    for pid in pids:
+        held = {fds[0]: inode for inode, fds in procfs.sockets(pid).items() if inode in inodes}
+        with suppress(OSError), _pidfd(pid) as pidfd:
+            for fd, inode in held.items():
+                if borrowed := _borrow(pidfd, fd):
+                    with borrowed:
+                        if os.fstat(borrowed.fileno()).st_ino == inode:
+                            borrowed.shutdown(socket.SHUT_RD)
+
+
 def unserved(names: Iterable[str]) -> str:
     """Return the sentence for listeners that nobody serves."""
     return f"nobody in the worker's process tree waits for connections on {', '.join(names)}"
@@ -98,15 +113,20 @@ def look_as(
 
 def _held(pid: int) -> Iterator[socket.socket]:
     """Yield the sockets of a process, each open here only until the next."""
-    with suppress(OSError):
-        pidfd = os.pidfd_open(pid)
-        try:
-            for fds in list(procfs.sockets(pid).values())[:_MOST_HELD]:
-                if borrowed := _borrow(pidfd, fds[0]):
-                    with borrowed:
-                        yield borrowed
-        finally:
-            os.close(pidfd)
+    with suppress(OSError), _pidfd(pid) as pidfd:
+        for fds in list(procfs.sockets(pid).values())[:_MOST_HELD]:
+            if borrowed := _borrow(pidfd, fds[0]):
+                with borrowed:
+                    yield borrowed
+
+
+@contextmanager
+def _pidfd(pid: int) -> Iterator[int]:
+    pidfd = os.pidfd_open(pid)
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)
 
 
 def _borrow(pidfd: int, fd: int) -> socket.socket | None:

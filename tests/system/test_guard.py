@@ -86,7 +86,7 @@ def test_whoever_holds_a_listener_is_killed() -> None:
     def master(house: House, writer: int) -> None:
         guard = Guard(house.children, None)
         listener = socket.create_server(("127.0.0.1", 0))
-        guard.listener(os.fstat(listener.fileno()).st_ino)
+        guard.listeners({os.fstat(listener.fileno()).st_ino})
         reader, up = os.pipe2(os.O_CLOEXEC)
         fds = [writer, listener.fileno()]
         house.spawn(Launch(["setsid", "-f", *DEAF], ENVIRON, fds=fds, stdout=up), {"NO": "mark"})
@@ -151,7 +151,7 @@ def test_without_a_guard_nothing_is_written_to_strangers() -> None:
         for fd in range(3, 20):
             if fd not in (reader, writer):
                 os.dup2(writer, fd)
-        guard.listener(1)
+        guard.listeners({1})
         assert not procfs.children(os.getpid())
         guard.worker(os.getpid())
         assert len(procfs.children(os.getpid())) == 1

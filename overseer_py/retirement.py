@@ -1,0 +1,128 @@
+"""When a worker to which nothing new comes any more has finished what it had.
+
+It is quiet when nothing waits in its generation's sockets, no handshake that had begun before the
+cut-over is half done, and no connection of its process tree is in the middle of a request.  It
+must be so for a few looks in a row: between the queue and the worker's table of descriptors, a
+connection is nowhere to be seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from socket import socket
+
+from overseer_py.core.messages import BecameQuiet, Event, WorkerId
+from overseer_py.crew import Crew, Member
+from overseer_py.sockets import Sockets
+from overseer_py.system import connections, procfs, traffic
+from overseer_py.system.connections import Unfinished
+from overseer_py.system.listeners import Seat
+from overseer_py.system.sockdiag import Entry
+
+_LOOKS = 3  # in a row
+_FIRST, _GROWTH, _LONGEST = 0.01, 1.2, 0.1  # seconds between looks
+_REST = 20.0  # a look of 50 ms (a few thousand connections) is followed by a second without one
+
+
+@dataclass(slots=True)
+class _Retiree:
+    """A worker that is watched."""
+
+    worker: WorkerId
+    looks: int = 0  # in a row at which it was quiet
+    left: Unfinished = field(default_factory=Unfinished)
+
+
+class Retirement:
+    """Watches the workers that the fleet lets finish."""
+
+    def __init__(self, sockets: Sockets, crew: Crew, post: Callable[[Event], None]) -> None:
+        self.next_look: float | None = None
+        self._sockets = sockets
+        self._crew = crew
+        self._post = post
+        self._retirees: dict[WorkerId, _Retiree] = {}
+        self._half_open: dict[int, set[tuple[bytes, bytes]]] = {}  # since the cut-over
+        self._pause = _FIRST
+
+    def begin(self, worker: WorkerId, now: float) -> None:
+        """Watch this worker until it is quiet, or is asked to drain anyway."""
+        self._crew.retire(worker)
+        self._retirees[worker] = _Retiree(worker)
+        self._pause = _FIRST
+        self.next_look = now + self._pause
+
+    def end(self, worker: WorkerId) -> None:
+        """Watch it no more."""
+        if self._retirees.pop(worker, None) and not self._of(worker.generation):
+            self._half_open.pop(worker.generation, None)
+        if not self._retirees:
+            self.next_look = None
+
+    def hint(self, worker: WorkerId) -> str:
+        """Return what a worker was still doing when it was looked at last."""
+        retiree = self._retirees.get(worker)
+        return str(retiree.left) if retiree else ""
+
+    def look(self, now: float) -> None:
+        """See who is quiet; those who exit meanwhile are ended by the fleet's own orders."""
+        if self.next_look is None or self.next_look > now:
+            return
+        begun = time.monotonic()
+        open_now: list[Entry] | None = None
+        for generation in {worker.generation for worker in self._retirees}:
+            seats = self._sockets.own(generation)
+            waiting = self._waiting(generation, seats)
+            if not waiting and open_now is None:  # a long list: once a look, and only if need be
+                open_now = list(connections.open_now(self._every_socket()))
+            for retiree in self._of(generation):
+                self._judge(retiree, seats, waiting, open_now or ())
+        self._pause = min(self._pause * _GROWTH, _LONGEST)
+        cost = time.monotonic() - begun
+        self.next_look = begun + max(self._pause, _REST * cost) if self._retirees else None
+
+    def _judge(
+        self, retiree: _Retiree, seats: list[Seat], waiting: Unfinished, open_now: Iterable[Entry]
+    ) -> None:
+        member = self._crew.members.get(retiree.worker)
+        if not seats or member is None:  # nothing of its own, so there is nothing to wait for
+            self._became_quiet(retiree)
+            return
+        retiree.left = waiting or self._busy(member, seats, open_now)
+        retiree.looks = 0 if retiree.left else retiree.looks + 1
+        if retiree.looks == _LOOKS:
+            self._became_quiet(retiree)
+
+    def _waiting(self, generation: int, seats: list[Seat]) -> Unfinished:
+        """Return what no worker of the generation has accepted yet."""
+        now_half_open = {peer for seat in seats for peer in connections.half_open(seat.socket)}
+        # At the first look: those of the new generation among them are done soon, too.
+        begun = self._half_open.setdefault(generation, now_half_open)
+        begun &= now_half_open
+        queued = sum(connections.waiting(seat.socket) for seat in seats)
+        return Unfinished(queued=queued, half_open=len(begun))
+
+    def _busy(self, member: Member, seats: list[Seat], open_now: Iterable[Entry]) -> Unfinished:
+        """Return what the worker and its descendants have accepted and not finished."""
+        pids = procfs.tree([member.process.pid])
+        held = {inode for pid in pids for inode in procfs.sockets(pid)}
+        mine = [connection for connection in open_now if connection.inode in held]
+        idle = [connection for connection in mine if not connections.is_busy(connection)]
+        if member.recipe.plan.settings.close_idle:
+            answered = {c.inode for c in idle if connections.has_answered(c)}
+            traffic.hang_up(pids, answered)
+        paths = connections.open_by_path([seat.socket for seat in seats])
+        return Unfinished(requests=len(mine) - len(idle) + len(paths & held))
+
+    def _became_quiet(self, retiree: _Retiree) -> None:
+        self.end(retiree.worker)
+        self._post(BecameQuiet(retiree.worker))
+
+    def _of(self, generation: int) -> list[_Retiree]:
+        return [r for worker, r in self._retirees.items() if worker.generation == generation]
+
+    def _every_socket(self) -> list[socket]:
+        generations = {worker.generation for worker in self._retirees}
+        return [seat.socket for g in generations for seat in self._sockets.own(g)]

@@ -1,0 +1,105 @@
+"""The program that tells the kernel which socket of a group gets a new connection.  bpf(2).
+
+Classic BPF, attached with SO_ATTACH_REUSEPORT_CBPF (socket(7)), which needs no privilege.  It runs
+for each SYN (UDP: each datagram) and returns the index of a socket in its SO_REUSEPORT group.  The
+packet's own address is looked at for *doors* alone: connections of the master's that go elsewhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import socket
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_SO_ATTACH_FILTER = 26
+_SO_ATTACH_REUSEPORT_CBPF = 51  # Linux 4.5
+_SO_REUSEPORT = 15
+
+_INSTRUCTION = struct.Struct("=HBBI")
+_PROGRAM = struct.Struct("@HP")  # struct sock_fprog
+
+# Codes of linux/bpf_common.h.
+_LOAD_BYTE, _LOAD_HALF, _LOAD_WORD = 0x30, 0x28, 0x20
+_LOAD_HALF_BEHIND = 0x48  # at X + k
+_HEADER_LENGTH = 0xB1  # X = 4 * (byte at k & 15): the length of an IPv4 header
+_SHIFT_RIGHT, _MODULO = 0x74, 0x94
+_IF_EQUAL, _IF_AT_LEAST = 0x15, 0x35
+_RETURN = 0x06
+
+_NETWORK = -0x100000  # SKF_NET_OFF: offsets count from the IP header
+_RANDOM = -0x1000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM
+
+# Where the source address begins, by the version in the header's first half byte.
+_SOURCE = {4: 12, 6: 8}
+_IPV6_HEADER = 40
+
+
+class Door(NamedTuple):
+    """A source address and port, and the index of the socket that is reached from there."""
+
+    host: str
+    port: int
+    to: int
+
+
+def choose(live: int, doors: Sequence[Door] = (), share: tuple[int, int] | None = None) -> bytes:
+    """Return the program: doors to where they lead, all else to ``live``.
+
+    ``share`` is an index and the per cent of new connections that go there instead.
+    """
+    program = b"".join(_through(door) for door in doors)
+    if share:
+        index, percent = share
+        program += _instruction(_LOAD_WORD, _RANDOM) + _instruction(_MODULO, 100)
+        program += _instruction(_IF_AT_LEAST, percent, 1, 0) + _instruction(_RETURN, index)
+    return program + _instruction(_RETURN, live)
+
+
+def steer(member: socket.socket, program: bytes) -> None:
+    """Give the group of this socket a program, at once for every new connection; or raise OSError.
+
+    A socket that does not listen yet (UDP: is not bound) begins a group of its own.
+    """
+    _attach(member, _SO_ATTACH_REUSEPORT_CBPF, program)
+
+
+def deafen(sock: socket.socket) -> None:
+    """Let nothing in: packets are dropped as if they had been lost (SO_ATTACH_FILTER)."""
+    _attach(sock, _SO_ATTACH_FILTER, _instruction(_RETURN, 0))
+
+
+def allow_others(sock: socket.socket) -> None:
+    """Set SO_REUSEPORT: more sockets of this user may be bound to its address."""
+    sock.setsockopt(socket.SOL_SOCKET, _SO_REUSEPORT, 1)
+
+
+def _through(door: Door) -> bytes:
+    address = ipaddress.ip_address(door.host.partition("%")[0])
+    version, packed = address.version, address.packed
+    steps = [(_LOAD_BYTE, _NETWORK), (_SHIFT_RIGHT, 4), (_IF_EQUAL, version)]
+    for place, word in enumerate(struct.unpack(f"!{len(packed) // 4}I", packed)):
+        steps += [(_LOAD_WORD, _NETWORK + _SOURCE[version] + 4 * place), (_IF_EQUAL, word)]
+    if version == 4:  # noqa: PLR2004 - there may be options between the header and the ports
+        steps += [(_HEADER_LENGTH, _NETWORK), (_LOAD_HALF_BEHIND, _NETWORK)]
+    else:
+        steps += [(_LOAD_HALF, _NETWORK + _IPV6_HEADER)]
+    steps += [(_IF_EQUAL, door.port), (_RETURN, door.to)]
+    last = len(steps) - 1  # a check that fails leaves this door for what comes behind it
+    return b"".join(
+        _instruction(code, operand, 0, last - place if code == _IF_EQUAL else 0)
+        for place, (code, operand) in enumerate(steps)
+    )
+
+
+def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return _INSTRUCTION.pack(code, if_true, if_false, operand & 0xFFFFFFFF)
+
+
+def _attach(sock: socket.socket, option: int, program: bytes) -> None:
+    buffer = ctypes.create_string_buffer(program, len(program))
+    length = len(program) // _INSTRUCTION.size
+    value = _PROGRAM.pack(length, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, option, value)

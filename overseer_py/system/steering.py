@@ -1,0 +1,266 @@
+"""A group of TCP or UDP sockets at one address, and the program that says which gets what is new.
+
+It is an SO_REUSEPORT group (socket(7)), whose program (bpf.py) returns an index.  The kernel's
+order, which the indexes count, is the order of listen(2), for UDP of bind(2); when one leaves, the
+last one takes its place.  An index that is out of range falls back to a hash over all.  So a
+program is there before the group has a second socket, the order is kept by the sockets' inodes,
+compared with the kernel's own list, and proved for each newcomer.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from overseer_py.errors import ListenerError
+from overseer_py.system import bpf, connections, sockdiag
+from overseer_py.system.bpf import Door
+from overseer_py.system.group import Entrance, way_to
+from overseer_py.system.sockdiag import State
+
+_PATIENCE = 500  # milliseconds for a handshake with ourselves
+_AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: a close leaves nothing behind
+_COPIED = (
+    (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF),
+    (socket.SOL_SOCKET, socket.SO_SNDBUF),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT),
+    (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
+)
+_DOUBLED = {socket.SO_RCVBUF, socket.SO_SNDBUF}  # the kernel returns twice what was set
+
+
+@dataclass(slots=True, eq=False)
+class Steered:
+    """An SO_REUSEPORT group."""
+
+    live: socket.socket
+    obstacle: str = ""
+    adopted: socket.socket | None = None
+    _order: list[int] = field(default_factory=list)  # the kernel's, by inode
+    _members: dict[int, socket.socket] = field(default_factory=dict)  # by inode
+    _share: tuple[socket.socket, int] | None = None
+    _doors: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        inode = _inode(self.live)
+        self._order, self._members = [inode], {inode: self.live}
+
+    def join(self, label: str, backlog: int) -> socket.socket:
+        """Bind one more socket; prove that the program reaches it, and that nobody else does."""
+        self.settle()
+        member = _twin(self.live)
+        try:
+            bpf.allow_others(member)
+            member.bind(self.live.getsockname())
+            if member.type == socket.SOCK_STREAM:
+                member.listen(backlog)
+            self._members[_inode(member)] = member
+            self.settle()
+            self._prove(member)
+        except OSError as error:
+            self._forget(member)
+            why = f"{error.strerror or error}; --handover shared does without a second socket"
+            raise ListenerError(f"listen {_shown(self.live)}: cannot be joined: {why}") from error
+        member.setblocking(self.live.getblocking())
+        return member
+
+    def cut_over(self, member: socket.socket) -> None:
+        """Let all that is new go to this member: one setsockopt(2), atomic."""
+        self.live, self._share = member, None
+        self.settle()
+
+    def divert(self, member: socket.socket, percent: int) -> None:
+        """Let the program draw lots for each new connection."""
+        self._share = member, percent
+        self.settle()
+
+    def leave(self, member: socket.socket) -> None:
+        """Shut the member down, so that it is out even if a stray process still holds it."""
+        if member is self.adopted:  # it is still another's, too
+            return
+        with suppress(OSError):
+            member.shutdown(socket.SHUT_RDWR)
+        self._forget(member)
+
+    def open_entrance(self, member: socket.socket, count: int) -> Entrance:
+        """Bind so many source ports at the address, and have them led to the member."""
+        clients = [_from(member) for _ in range(count)]
+        doors = [client.getsockname()[:2] for client in clients]
+        self._doors |= dict.fromkeys(doors, member)
+        self.settle()
+        return Entrance(member.family, way_to(member), clients, doors)
+
+    def close_entrance(self, entrance: Entrance) -> None:
+        """Let the ports be as any other."""
+        for door in entrance.doors:
+            self._doors.pop(door, None)
+        entrance.hand_over()
+        self.settle()
+
+    def settle(self) -> None:
+        """Bring the order up to date with the kernel's list, and the program with the order."""
+        there = sorted(_listed(self.live), key=self._members.__contains__)  # ours come last
+        for inode in [inode for inode in self._order if inode not in there]:
+            self._order[self._order.index(inode)] = self._order[-1]  # as the kernel does it
+            self._order.pop()
+        self._order += [inode for inode in there if inode not in self._order]
+        if self._members.keys() & set(self._order):
+            self._steer()
+
+    def strangers(self) -> set[int]:
+        """Return those at the address that are not ours: in the group, but never chosen."""
+        return set(self._order) - self._members.keys()
+
+    def park(self) -> None:
+        """Let what is new wait in the socket that was handed over: it outlives us."""
+        if self.adopted:
+            self.cut_over(self.adopted)
+
+    def close(self) -> None:
+        """Close every member but one that was handed over."""
+        self.park()
+        for inode, member in list(self._members.items()):
+            if member is not self.adopted:
+                del self._members[inode]
+                member.close()
+
+    def _steer(self) -> None:
+        """Attach the program for the present order.
+
+        The sockets that are in no order (one was shut down by a worker) are reached by nothing.
+        """
+        places = {m: self._order.index(i) for i, m in self._members.items() if i in self._order}
+        live = places.get(self.live, min(places.values()))
+        doors = [Door(*door, places[to]) for door, to in self._doors.items() if to in places]
+        share = None
+        if self._share and self._share[0] in places:
+            share = places[self._share[0]], self._share[1]
+        bpf.steer(next(iter(places)), bpf.choose(live, doors, share))
+
+    def _prove(self, member: socket.socket) -> None:
+        """Send one packet through a door to the newcomer; raise OSError if it goes elsewhere.
+
+        Nobody serves it yet, so what arrives in its queue came by the door.
+        """
+        entrance = self.open_entrance(member, 1)
+        (client,) = entrance.sockets
+        try:
+            if not _greet(client, entrance):
+                return  # a firewall: nothing to be learnt
+            if not connections.waiting(member):
+                raise OSError("the kernel does not steer to it")
+            _take_one(member)
+        finally:
+            self.close_entrance(entrance)
+
+    def _forget(self, member: socket.socket) -> None:
+        self._members = {inode: m for inode, m in self._members.items() if m is not member}
+        self._doors = {door: to for door, to in self._doors.items() if to is not member}
+        if self._share and self._share[0] is member:
+            self._share = None
+        member.close()
+        self.settle()
+
+
+def gather(first: socket.socket) -> str:
+    """Make the bound socket the first of a group; return why that cannot be, else nothing.
+
+    It was bound without SO_REUSEPORT, so that an address in use was noticed.
+    """
+    try:
+        bpf.allow_others(first)
+        if first.type == socket.SOCK_DGRAM or first.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        ):
+            _begin_group(first)
+        bpf.steer(first, bpf.choose(0))
+        list(_listed(first))  # without the kernel's list nobody could be called quiet
+    except OSError as error:
+        return f"the kernel has no steering here ({error.strerror or error})"
+    return ""
+
+
+def _listed(sock: socket.socket) -> list[int]:
+    """Return the inodes of the sockets at the same address, as the kernel lists them."""
+    host, port = sock.getsockname()[:2]
+    streams = sock.type == socket.SOCK_STREAM
+    protocol = socket.IPPROTO_TCP if streams else socket.IPPROTO_UDP
+    states = [State.LISTEN if streams else State.CLOSED]
+    found = sockdiag.at_port(sock.family, protocol, port, states)
+    address = sockdiag.packed(host)
+    return [entry.inode for entry in found if entry.address == address]
+
+
+def _begin_group(first: socket.socket) -> None:
+    """Give a socket that is in the kernel's tables already a group: for a moment with another.
+
+    Only when a second one joins, the kernel makes a group of the first.  The second one is deaf:
+    a SYN that it gets is as one lost on the way, and comes again to the first.
+    """
+    with _twin(first) as second:
+        bpf.allow_others(second)
+        bpf.deafen(second)
+        second.bind(first.getsockname())
+        if second.type == socket.SOCK_STREAM:
+            second.listen(1)
+        bpf.steer(first, bpf.choose(0))
+
+
+def _twin(sock: socket.socket) -> socket.socket:
+    """Return an unbound socket with the same options."""
+    twin = socket.socket(sock.family, sock.type, sock.proto)
+    for level, option in _COPIED:
+        with suppress(OSError):  # not one of this family or type
+            value = sock.getsockopt(level, option)
+            if value != twin.getsockopt(level, option):
+                doubled = level == socket.SOL_SOCKET and option in _DOUBLED
+                twin.setsockopt(level, option, value // 2 if doubled else value)
+    return twin
+
+
+def _greet(client: socket.socket, entrance: Entrance) -> bool:
+    """Connect (UDP: send) without waiting for long; tell whether anybody was there."""
+    client.setblocking(False)
+    if client.type == socket.SOCK_DGRAM:
+        client.sendto(b"", entrance.place)
+        return True
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    client.connect_ex(entrance.place)
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    return bool(poll.poll(_PATIENCE)) and not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _take_one(member: socket.socket) -> None:
+    if member.type == socket.SOCK_DGRAM:
+        member.recv(1, socket.MSG_DONTWAIT)
+    else:
+        member.accept()[0].close()
+
+
+def _from(member: socket.socket) -> socket.socket:
+    """Return a socket bound to the address of the member: nobody else comes from there."""
+    place = tuple(way_to(member))
+    client = socket.socket(member.family, member.type)
+    try:
+        client.bind((place[0], 0, *place[2:]))
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def _inode(sock: socket.socket) -> int:
+    return os.fstat(sock.fileno()).st_ino
+
+
+def _shown(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)

@@ -1,0 +1,158 @@
+"""Unix sockets at a path: make way, bind with mode and owner, hand the path over.  unix(7).
+
+A second socket is bound beside the path and renamed over it: from then on connections go to it, and
+the first one keeps what it has in its queue.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import replace
+
+from overseer_py.address import Address
+from overseer_py.errors import ListenerError
+from overseer_py.system.group import Entrance
+from overseer_py.system.identity import gid_of, uid_of
+
+_LONGEST_LABEL = 8  # a dot and the number of a generation
+_LONGEST_PATH = 107  # unix(7): sun_path has 108 bytes, one of them the end
+
+
+class Renamed:
+    """The sockets for one path, of which the live one has it."""
+
+    def __init__(self, address: Address) -> None:
+        """Bind and listen; raise OSError, or ListenerError with the remedy."""
+        room = len(os.fsencode(address.path)) + _LONGEST_LABEL <= _LONGEST_PATH
+        self.obstacle = "" if room else "its path is too long for a second one beside it"
+        self._address = address
+        self.live = self._open(address.path)
+        self.inode: tuple[int, int] | None = _inode(address.path)  # of the path, while it is ours
+        self._beside: dict[socket.socket, str] = {}  # those that never had the path
+
+    def join(self, label: str, backlog: int) -> socket.socket:
+        """Bind one more socket beside the path."""
+        path = f"{self._address.path}.{label}"
+        try:
+            member = self._open(path)
+        except OSError as error:
+            raise ListenerError(f"listen {self._address}: {path}: {error.strerror}") from error
+        self._beside[member] = path
+        return member
+
+    def cut_over(self, member: socket.socket) -> None:
+        """Rename the member's path over the one that clients know."""
+        if member is self.live:
+            return
+        os.rename(self._beside.pop(member), self._address.path)
+        self.live, self.inode = member, _inode(self._address.path)
+
+    def divert(self, member: socket.socket, percent: int) -> None:
+        """Nothing: a path leads to one socket."""
+
+    def leave(self, member: socket.socket) -> None:
+        """Close a member, and unlink the path that it never gave up."""
+        with suppress(KeyError, FileNotFoundError):
+            os.unlink(self._beside.pop(member))
+        member.close()
+
+    def replace(self) -> None:
+        """Open a new socket at the path: a worker has shut the live one down for everybody."""
+        self.live.close()
+        self.live = self._open(self._address.path)
+        self.inode = _inode(self._address.path)
+
+    def open_entrance(self, member: socket.socket, count: int) -> Entrance:
+        """Return where the member's own path is now."""
+        return Entrance(socket.AF_UNIX, self._beside.get(member, self._address.path))
+
+    def close_entrance(self, entrance: Entrance) -> None:
+        """Nothing was opened."""
+
+    def settle(self) -> None:
+        """Nothing comes or goes by itself."""
+
+    def strangers(self) -> set[int]:
+        """Return none: a path has one socket."""
+        return set()
+
+    def park(self) -> None:
+        """Nothing: nobody handed it over."""
+
+    def close(self) -> None:
+        """Close all; unlink the path if it is still the one we made."""
+        for member in list(self._beside):
+            self.leave(member)
+        with suppress(OSError):
+            if self.inode and _inode(self._address.path) == self.inode:
+                os.unlink(self._address.path)
+        self.inode = None  # once closed, the number may become another file's
+        self.live.close()
+
+    def _open(self, path: str) -> socket.socket:
+        return _open(replace(self._address, path=path))
+
+
+def _open(address: Address) -> socket.socket:
+    if len(os.fsencode(address.path)) > _LONGEST_PATH:
+        raise ListenerError(
+            f"listen {address}: the path has more than {_LONGEST_PATH} bytes; choose a shorter one"
+        )
+    uid = uid_of(address.user) if address.user else -1
+    gid = gid_of(address.group) if address.group else -1
+    _make_way(address)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = False
+    try:
+        _bind(sock, address)
+        bound = True
+        if (uid, gid) != (-1, -1):
+            os.chown(address.path, uid, gid, follow_symlinks=False)
+        sock.setblocking(not address.nonblock)
+        sock.listen(address.backlog)
+    except OSError:
+        if bound:
+            os.unlink(address.path)
+        sock.close()
+        raise
+    return sock
+
+
+def _bind(sock: socket.socket, address: Address) -> None:
+    """Bind with the mode asked for, and never with a more open one, not even for a moment."""
+    if address.mode is None:
+        sock.bind(address.path)
+        return
+    before = os.umask(0o777 & ~address.mode)
+    try:
+        sock.bind(address.path)
+    finally:
+        os.umask(before)
+
+
+def _make_way(address: Address) -> None:
+    """Remove a socket that nobody listens on; refuse a live one, and a file that is no socket."""
+    path = address.path
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenerError(f"listen {address}: a file is there that is no socket; remove it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        refused = probe.connect_ex(path)
+    if refused == errno.ENOENT:
+        return
+    if refused != errno.ECONNREFUSED:
+        raise ListenerError(f"listen {address}: somebody listens there; stop that program first")
+    os.unlink(path)
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
