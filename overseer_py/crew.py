@@ -20,7 +20,7 @@ from overseer_py.core.messages import (
 from overseer_py.handover import FIRST_FD
 from overseer_py.logs import Log
 from overseer_py.output import Output
-from overseer_py.readiness import ReadyPipe, Rule, Surroundings, Trial, rule_for
+from overseer_py.readiness import rule_for
 from overseer_py.recipe import Recipe, mark
 from overseer_py.system.guard import Guard
 from overseer_py.system.launch import Launch
@@ -28,6 +28,8 @@ from overseer_py.system.loop import Loop
 from overseer_py.system.notify import Message, microseconds
 from overseer_py.system.outlet import Outlet
 from overseer_py.system.process import Children, Process
+from overseer_py.trials import Surroundings, Trial
+from overseer_py.watches import ReadyPipe, Rule
 
 _REST = 20.0  # a look of 50 ms is followed by a second without one
 _QUIET = 10.0  # seconds between two lines about strangers

@@ -270,7 +270,7 @@ class Supervisor:
             self._log.warning("reload-ignored", keys=list(change.ignored), reason="needs a restart")
         settings = change.plan.settings
         size = settings.workers if settings.workers != before.settings.workers else None
-        if change.plan.steered() != before.steered():
+        if list(change.plan.steered().items()) != list(before.steered().items()):
             self._announce_listeners()
         self.post(RolloutRequested("reload", change.plan.policy(), size))
 

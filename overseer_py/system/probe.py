@@ -1,4 +1,6 @@
-"""An HTTP request that this very worker answers.  Runs in a child of the master: it may block.
+"""Requests and visits of the master's own, to see whether this very worker answers.
+
+A request runs in a child of the master: it may block.  A visit is a connection and nothing more.
 
 The real address is asked, by a way that leads to this worker's generation if it has a socket of its
 own; else old workers may accept, too.  Who has accepted a connection is what
@@ -21,6 +23,7 @@ from typing import NoReturn
 from overseer_py.system import procfs, sockdiag
 from overseer_py.system.group import Entrance
 from overseer_py.system.launch import Identity, change_identity, die_with, reset_signals
+from overseer_py.system.listeners import Seat
 
 ROUND = 2.0  # seconds that one child tries
 _ANSWER = 3.0  # seconds that an accepted request may take
@@ -41,11 +44,38 @@ class Target:
     worker: int  # pid; its descendants count
     identity: Identity | None = None  # whom one must be to see what the worker holds
 
-    def connections(self) -> Iterator[socket.socket]:
-        """Yield sockets to connect from."""
-        yield from self.entrance.sockets
-        while not self.entrance.sockets:
-            yield socket.socket(self.entrance.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+
+class Visit:
+    """A connection to a seat that asks for nothing: only who accepts it is of interest."""
+
+    def __init__(self, seat: Seat) -> None:
+        """Connect, and do not wait; raise OSError if that cannot be."""
+        self._seat = seat
+        self._entrance = seat.open_entrance(1)
+        self._socket = next(connections_from(self._entrance))
+        self._socket.setblocking(False)
+        with suppress(BlockingIOError):
+            self._socket.connect(self._entrance.place)
+
+    @property
+    def accepted(self) -> int:
+        """The inode of the server's end; 0 while nobody has accepted it."""
+        try:
+            return sockdiag.server_inode(self._socket)
+        except OSError:  # the handshake is not done
+            return 0
+
+    def close(self) -> None:
+        """End it."""
+        self._seat.close_entrance(self._entrance)
+        self._socket.close()
+
+
+def connections_from(entrance: Entrance) -> Iterator[socket.socket]:
+    """Yield sockets to connect from."""
+    yield from entrance.sockets
+    while not entrance.sockets:
+        yield socket.socket(entrance.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
 
 def run(target: Target, master: int, report_fd: int) -> NoReturn:
@@ -67,7 +97,7 @@ def run(target: Target, master: int, report_fd: int) -> NoReturn:
 
 def ask(target: Target, give_up_at: float) -> str:
     """Return why the worker is not ready; empty if it answered 2xx."""
-    supply, attempt = target.connections(), 0
+    supply, attempt = connections_from(target.entrance), 0
     while time.monotonic() < give_up_at:
         wanted = 1 + attempt % _MOST_AT_ONCE
         connections = [_connected(each, target) for each in islice(supply, wanted)]

@@ -20,7 +20,7 @@ import pytest
 from overseer_py.address import Address, Kind, parse
 from overseer_py.errors import ConfigError, ListenerError
 from overseer_py.sockets import Sockets
-from overseer_py.system.listeners import Listener, adopt, choose, open_listener
+from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener
 from overseer_py.system.loop import Loop
 from tests.load import fetch
 from tests.master import HELLO, PATIENCE, Master
@@ -161,7 +161,7 @@ def test_backlog(opened: Open) -> None:
     listener = opened("127.0.0.1:0?backlog=7", 1)
     assert backlog_of(listener) == 7
     listener.socket.listen(1)  # a worker, with the socket that it shares
-    listener.listen()
+    Seat(listener, listener.socket).listen()
     assert backlog_of(listener) == 7
 
 
@@ -229,7 +229,7 @@ def test_udp(opened: Open) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"hello", ("127.0.0.1", listener.port))
     assert listener.socket.recv(10) == b"hello"
-    listener.listen()  # no business of a UDP socket's, and no error
+    Seat(listener, listener.socket).listen()  # no business of a UDP socket's, and no error
 
 
 def test_udp_and_tcp_share_a_port(opened: Open) -> None:

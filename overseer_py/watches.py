@@ -1,0 +1,167 @@
+"""Readiness rules that only watch: what the worker says, how long it lives, what the kernel shows.
+
+A rule is told what happens (a message of the worker's, a look at the clock) and calls back once.
+``next_look`` is when it wants to look next; None when it only waits to be told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from overseer_py.errors import LaunchError
+from overseer_py.system import procfs, traffic
+from overseer_py.system.listeners import Seat
+from overseer_py.system.loop import IN, Loop
+from overseer_py.system.probe import Visit
+from overseer_py.system.process import Process
+
+
+class Rule:
+    """A worker that is watched until it is ready."""
+
+    next_look: float | None = None
+    hint = ""  # what is missing, for whoever wonders why it is not ready
+
+    def __init__(self, on_ready: Callable[[], None]) -> None:
+        self.on_ready = on_ready
+
+    def begin(self, worker: Process, now: float) -> None:
+        """Start to watch: the worker has been started."""
+
+    def look(self, now: float) -> None:
+        """See whether it is ready; called when ``next_look`` is due."""
+
+    def hear(self, fields: Mapping[str, str]) -> None:
+        """Take a message that came on NOTIFY_SOCKET from the worker's process group."""
+
+    def stop(self) -> None:
+        """Watch no more: it is ready, or it is past."""
+        self.next_look = None
+
+
+class Notify(Rule):
+    """READY=1 from the worker."""
+
+    hint = "no READY=1 came on NOTIFY_SOCKET from a process of the worker's group"
+
+    def hear(self, fields: Mapping[str, str]) -> None:
+        """Take READY=1."""
+        if fields.get("READY") == "1":
+            self.on_ready()
+
+
+class Delay(Rule):
+    """Alive that long."""
+
+    def __init__(self, on_ready: Callable[[], None], seconds: float) -> None:
+        super().__init__(on_ready)
+        self._seconds = seconds
+
+    def begin(self, worker: Process, now: float) -> None:
+        """Start the clock."""
+        self.next_look = now + self._seconds
+
+    def look(self, now: float) -> None:
+        """Be ready: it has lived so long."""
+        self.on_ready()
+
+
+class NotifyOrDelay(Delay):
+    """READY=1 or one second alive, whichever is first."""
+
+    hear = Notify.hear
+
+
+class Accept(Rule):
+    """The kernel shows the worker, or a descendant, waiting on each of these listeners.
+
+    Or holding a connection that it has accepted there: a busy server may never wait.  Where none of
+    that is to be seen for a while, a connection of our own is opened: whoever accepts it serves.
+    """
+
+    _FIRST, _GROWTH, _LONGEST = 0.01, 1.25, 0.1  # seconds between looks; a look costs 0.3 ms
+
+    def __init__(self, on_ready: Callable[[], None], seats: Sequence[Seat]) -> None:
+        super().__init__(on_ready)
+        self._seats = seats
+        self._visits: dict[str, Visit] = {}
+        self._pid = 0
+        self._pause = self._FIRST
+
+    def begin(self, worker: Process, now: float) -> None:
+        """Look soon, and then less and less often."""
+        self._pid = worker.pid
+        self.next_look = now + self._pause
+
+    def look(self, now: float) -> None:
+        """Look at the worker's whole tree: gunicorn's listeners are polled by its children."""
+        self._pause = min(self._pause * self._GROWTH, self._LONGEST)
+        self.next_look = now + self._pause
+        names = traffic.missing(self._pid, {seat.name: seat.socket for seat in self._seats})
+        if self._pause == self._LONGEST:
+            names = [name for name in names if not self._is_visited(name)]
+        if not names:
+            self.on_ready()
+            return
+        self.hint = traffic.unserved(names)
+        if any(procfs.is_hidden(pid) for pid in procfs.tree([self._pid])):
+            self.hint += "; its descriptors are hidden: give CAP_SYS_PTRACE, or another --ready"
+
+    def _is_visited(self, name: str) -> bool:
+        """Whether the worker has accepted a connection of ours; open one if there is none."""
+        if name not in self._visits:
+            (seat,) = (seat for seat in self._seats if seat.name == name)
+            with suppress(OSError):  # no descriptor left, or no loopback there: the next look
+                self._visits[name] = Visit(seat)
+            return False
+        held = {inode for pid in procfs.tree([self._pid]) for inode in procfs.sockets(pid)}
+        if self._visits[name].accepted in held:
+            return True
+        if self._visits[name].accepted:  # by another's worker, with whom the socket is shared
+            self._visits.pop(name).close()
+        return False
+
+    def stop(self) -> None:
+        """Look no more, and be gone."""
+        super().stop()
+        while self._visits:
+            self._visits.popitem()[1].close()
+
+
+class ReadyPipe(Rule):
+    """A newline on OVERSEER_READY_FD."""
+
+    hint = "no newline came on OVERSEER_READY_FD"
+
+    def __init__(self, on_ready: Callable[[], None], loop: Loop) -> None:
+        super().__init__(on_ready)
+        try:
+            self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise LaunchError(f"could not be started: {error.strerror}") from error
+        self._loop = loop
+        loop.watch(self._fd, IN, self._on_readable)
+
+    def begin(self, worker: Process, now: float) -> None:
+        """Let go of the end that the worker has now."""
+        os.close(self.write_end)
+        self.write_end = -1
+
+    def _on_readable(self, _: int) -> None:
+        data = os.read(self._fd, 4096)
+        if b"\n" in data:
+            self.on_ready()
+        elif not data:  # closed without a word: only the time-out can tell
+            self.stop()
+
+    def stop(self) -> None:
+        """Close what is still open."""
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+        if self._fd >= 0:
+            self._loop.forget(self._fd)
+            os.close(self._fd)
+            self._fd = -1
