@@ -12,9 +12,11 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 _SO_ATTACH_FILTER = 26
+_SO_DETACH_FILTER = 27
 _SO_ATTACH_REUSEPORT_CBPF = 51  # Linux 4.5
 _SO_REUSEPORT = 15
 
@@ -69,6 +71,12 @@ def steer(member: socket.socket, program: bytes) -> None:
 def deafen(sock: socket.socket) -> None:
     """Let nothing in: packets are dropped as if they had been lost (SO_ATTACH_FILTER)."""
     _attach(sock, _SO_ATTACH_FILTER, _instruction(_RETURN, 0))
+
+
+def undeafen(sock: socket.socket) -> None:
+    """Let all in again."""
+    with suppress(FileNotFoundError):  # it was not deaf
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def allow_others(sock: socket.socket) -> None:

@@ -2,9 +2,13 @@
 
 It is an SO_REUSEPORT group (socket(7)), whose program (bpf.py) returns an index.  The kernel's
 order, which the indexes count, is the order of listen(2), for UDP of bind(2); when one leaves, the
-last one takes its place.  An index that is out of range falls back to a hash over all.  So a
-program is there before the group has a second socket, the order is kept by the sockets' inodes,
-compared with the kernel's own list, and proved for each newcomer.
+last one takes its place.  An index that is out of range falls back to a hash over all.  So:
+
+* a program is there before the group has a second socket;
+* the order is kept by the sockets' inodes, compared with the kernel's own list, and proved for
+  each newcomer;
+* where there are more than the live one and one other, it is not the last one: a *spare*, which
+  is deaf, stands behind it, so that a departure moves the spare and not what clients are led to.
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ class Steered:
     adopted: socket.socket | None = None
     _order: list[int] = field(default_factory=list)  # the kernel's, by inode
     _members: dict[int, socket.socket] = field(default_factory=dict)  # by inode
+    _spares: list[socket.socket] = field(default_factory=list)
     _share: tuple[socket.socket, int] | None = None
     _doors: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
 
@@ -54,21 +59,21 @@ class Steered:
 
     def join(self, label: str, backlog: int) -> socket.socket:
         """Bind one more socket; prove that the program reaches it, and that nobody else does."""
-        self.settle()
-        member = _twin(self.live)
         try:
-            bpf.allow_others(member)
-            member.bind(self.live.getsockname())
-            if member.type == socket.SOCK_STREAM:
-                member.listen(backlog)
-            self._members[_inode(member)] = member
             self.settle()
-            self._prove(member)
+            member = self._spares.pop(0) if self._spares else self._add(deaf=False)
+            try:
+                bpf.undeafen(member)
+                if member.type == socket.SOCK_STREAM:
+                    member.listen(backlog)
+                self.settle()
+                self._prove(member)
+            except OSError:
+                self.leave(member)
+                raise
         except OSError as error:
-            self._forget(member)
             why = f"{error.strerror or error}; --handover shared does without a second socket"
             raise ListenerError(f"listen {_shown(self.live)}: cannot be joined: {why}") from error
-        member.setblocking(self.live.getblocking())
         return member
 
     def cut_over(self, member: socket.socket) -> None:
@@ -85,9 +90,14 @@ class Steered:
         """Shut the member down, so that it is out even if a stray process still holds it."""
         if member is self.adopted:  # it is still another's, too
             return
+        self._members = {inode: m for inode, m in self._members.items() if m is not member}
+        self._doors = {door: to for door, to in self._doors.items() if to is not member}
+        if self._share and self._share[0] is member:
+            self._share = None
         with suppress(OSError):
             member.shutdown(socket.SHUT_RDWR)
-        self._forget(member)
+        member.close()
+        self.settle()
 
     def open_entrance(self, member: socket.socket, count: int) -> Entrance:
         """Bind so many source ports at the address, and have them led to the member."""
@@ -113,6 +123,7 @@ class Steered:
         self._order += [inode for inode in there if inode not in self._order]
         if self._members.keys() & set(self._order):
             self._steer()
+            self._stand_behind()
 
     def strangers(self) -> set[int]:
         """Return those at the address that are not ours: in the group, but never chosen."""
@@ -160,13 +171,35 @@ class Steered:
         finally:
             self.close_entrance(entrance)
 
-    def _forget(self, member: socket.socket) -> None:
-        self._members = {inode: m for inode, m in self._members.items() if m is not member}
-        self._doors = {door: to for door, to in self._doors.items() if to is not member}
-        if self._share and self._share[0] is member:
-            self._share = None
-        member.close()
-        self.settle()
+    def _stand_behind(self) -> None:
+        """Have a spare behind the live one where others may leave; drop it where none can."""
+        spares = {_inode(spare): spare for spare in self._spares}
+        *before, last = self._order
+        others = set(self._order) - spares.keys() - {_inode(self.live)}
+        if others and len(before) > 1 and last == _inode(self.live):
+            self._spares.append(self._add(deaf=True))
+            self.settle()
+        elif not others and (last in spares or len(before) == 1):
+            # The last one moves nothing, and the live one alone is reached by any index.
+            spare = spares[last if last in spares else before[0]]
+            self._spares.remove(spare)
+            self.leave(spare)
+
+    def _add(self, *, deaf: bool) -> socket.socket:
+        member = _twin(self.live)
+        try:
+            bpf.allow_others(member)
+            if deaf:
+                bpf.deafen(member)
+            member.bind(self.live.getsockname())
+            if member.type == socket.SOCK_STREAM:
+                member.listen(1)
+        except OSError:
+            member.close()
+            raise
+        member.setblocking(self.live.getblocking())
+        self._members[_inode(member)] = member
+        return member
 
 
 def gather(first: socket.socket) -> str:
