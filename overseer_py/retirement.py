@@ -32,6 +32,7 @@ class _Retiree:
 
     worker: WorkerId
     looks: int = 0  # in a row at which it was quiet
+    busy: set[int] = field(default_factory=set)  # connections (by inode) in a request, as last seen
     left: Unfinished = field(default_factory=Unfinished)
 
 
@@ -90,7 +91,7 @@ class Retirement:
         if not seats or member is None:  # nothing of its own, so there is nothing to wait for
             self._became_quiet(retiree)
             return
-        retiree.left = waiting or self._busy(member, seats, open_now)
+        retiree.left = waiting or self._busy(retiree, member, seats, open_now)
         retiree.looks = 0 if retiree.left else retiree.looks + 1
         if retiree.looks == _LOOKS:
             self._became_quiet(retiree)
@@ -104,17 +105,24 @@ class Retirement:
         queued = sum(connections.waiting(seat.socket) for seat in seats)
         return Unfinished(queued=queued, half_open=len(begun))
 
-    def _busy(self, member: Member, seats: list[Seat], open_now: Iterable[Entry]) -> Unfinished:
+    def _busy(
+        self, retiree: _Retiree, member: Member, seats: list[Seat], open_now: Iterable[Entry]
+    ) -> Unfinished:
         """Return what the worker and its descendants have accepted and not finished."""
+        close_idle = member.recipe.plan.settings.close_idle
+        if retiree.busy and not close_idle:  # as long as these are, there is no need to look closer
+            busy = {c.inode for c in open_now if c.inode in retiree.busy and connections.is_busy(c)}
+            if busy:
+                return Unfinished(requests=len(busy))
         pids = procfs.tree([member.process.pid])
         held = {inode for pid in pids for inode in procfs.sockets(pid)}
         mine = [connection for connection in open_now if connection.inode in held]
-        idle = [connection for connection in mine if not connections.is_busy(connection)]
-        if member.recipe.plan.settings.close_idle:
-            answered = {c.inode for c in idle if connections.has_answered(c)}
-            traffic.hang_up(pids, answered)
+        retiree.busy = {c.inode for c in mine if connections.is_busy(c)}
+        if close_idle:
+            idle = {c.inode for c in mine if connections.has_answered(c)} - retiree.busy
+            traffic.hang_up(pids, idle)
         paths = connections.open_by_path([seat.socket for seat in seats])
-        return Unfinished(requests=len(mine) - len(idle) + len(paths & held))
+        return Unfinished(requests=len(retiree.busy) + len(paths & held))
 
     def _became_quiet(self, retiree: _Retiree) -> None:
         self.end(retiree.worker)

@@ -88,20 +88,26 @@ def is_busy(connection: Entry) -> bool:
     a while: what was sent may have been the first part only.  Nor when nothing has come for that
     long on a fresh one.
     """
+    if connection.unread or connection.unsent:
+        return True
     info = connection.tcp_info
-    if connection.unread or connection.unsent or len(info) < _WHOLE:
+    if len(info) < _WHOLE:
         return True
     sent, _, received = _LAST_TIMES.unpack_from(info, _LAST_TIMES_AT)  # milliseconds ago
     if struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0] == 0:
         return int(received) < STILL  # since it was set up
-    if not has_answered(connection) or received < sent:
+    if not _segments_sent(info) or received < sent:
         return True
     return int(sent) < (2 * STILL if received == sent else STILL)
 
 
 def has_answered(connection: Entry) -> bool:
     """Whether the server has sent anything, so that an idle connection is a kept-alive one."""
-    return int(struct.unpack_from("=I", connection.tcp_info, _SEGMENTS_SENT)[0]) > 0
+    return _segments_sent(connection.tcp_info) > 0
+
+
+def _segments_sent(info: bytes) -> int:
+    return int(struct.unpack_from("=I", info, _SEGMENTS_SENT)[0])
 
 
 def _connections(

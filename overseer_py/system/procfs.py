@@ -6,11 +6,10 @@ A process may end between two looks: whatever is not there any more is simply le
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 
 _CAP_SYS_PTRACE = 19
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
+_SOCKET = "socket:["
 
 
 def children(pid: int) -> list[int]:
@@ -89,8 +88,9 @@ def sockets(pid: int) -> dict[int, list[int]]:
     """Return the inodes of the sockets that a process has open, each with its descriptors."""
     found: dict[int, list[int]] = {}
     for name in entries(f"/proc/{pid}/fd"):
-        if match := _SOCKET.fullmatch(link(f"/proc/{pid}/fd/{name}")):
-            found.setdefault(int(match[1]), []).append(int(name))
+        target = link(f"/proc/{pid}/fd/{name}")
+        if target.startswith(_SOCKET):
+            found.setdefault(int(target[len(_SOCKET) : -1]), []).append(int(name))
     return found
 
 

@@ -23,7 +23,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _INET_SOCKET_ID = struct.Struct("!HH16s16s")
 _ANYTHING = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface; no cookie
 _EVERY_STATE = 0xFFFFFFFF
-_INET_MESSAGE = struct.Struct("=BBxx 2s2s16s16s 3I 5I")  # struct inet_diag_msg
+_INET_MESSAGE = struct.Struct("=xBxx 2x2s16s16s12x 4xII4xI")  # struct inet_diag_msg
 _INET_INFO = 2  # INET_DIAG_INFO, as an attribute; as an extension asked for, bit 1
 _UNIX_MESSAGE_SIZE = 16  # struct unix_diag_msg
 _UNIX_INODE = struct.Struct("=4xI")
@@ -56,7 +56,13 @@ class Entry(NamedTuple):
     unread: int  # bytes received and not read; a listener's: connections that wait
     unsent: int  # bytes written and not acknowledged
     inode: int
-    tcp_info: bytes  # struct tcp_info; empty if it was not asked for
+    attributes: bytes
+
+    @property
+    def tcp_info(self) -> bytes:
+        """The struct tcp_info; empty if it was not asked for."""
+        found = (value for kind, value in _attributes(self.attributes, 0) if kind == _INET_INFO)
+        return next(found, b"")
 
 
 def server_inode(client: socket.socket) -> int:
@@ -73,12 +79,10 @@ def at_port(
     request = struct.pack("=BBBxI", family, protocol, extension, mask)
     request += _INET_SOCKET_ID.pack(port, 0, b"", b"") + _ANYTHING
     for answer in _ask(request, _DUMP):
-        fields = _INET_MESSAGE.unpack_from(answer)
-        _, state, _, peer_port, address, peer = fields[:6]
-        unread, unsent, _, inode = fields[10:]
-        attributes = dict(_attributes(answer, _INET_MESSAGE.size)) if info else {}
-        tcp_info = attributes.get(_INET_INFO, b"")
-        yield Entry(state, address, (peer_port, peer), unread, unsent, inode, tcp_info)
+        state, port_there, address, peer, *counts = _INET_MESSAGE.unpack_from(answer)
+        unread, unsent, inode = counts
+        rest = answer[_INET_MESSAGE.size :]
+        yield Entry(state, address, (port_there, peer), unread, unsent, inode, rest)
 
 
 def unix_queue(listener: socket.socket) -> int:
