@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from overseer_py.core.messages import (
     BecameReady,
@@ -44,6 +44,8 @@ class Member:
     process: Process
     rule: Rule
     output: Output
+    started: float = field(default_factory=time.time)  # since the epoch
+    ready: float | None = None  # likewise
     status: str = ""  # what it said of itself with STATUS=
     stopping: bool = False  # it said STOPPING=1
 
@@ -211,6 +213,7 @@ class Crew:
 
         def ready() -> None:
             self.members[worker].rule.stop()
+            self.members[worker].ready = time.time()
             self._post(BecameReady(worker))
 
         def say(why: str) -> None:

@@ -32,3 +32,13 @@ class NameTakenError(OverseerError):
 
 class LaunchError(OverseerError):
     """A worker that could not be started: what, and the system's own reason."""
+
+
+class NoInstanceError(OverseerError):
+    """No master can be talked to."""
+
+    exit_status = 3
+
+
+class RequestError(OverseerError):
+    """A request that a master refused or could not do."""

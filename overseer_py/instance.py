@@ -28,6 +28,7 @@ class Claim:
 
     path: Path
     fd: int
+    control: Path  # where the instance can be talked to
 
     def give_up(self) -> None:
         """Let go of the name."""
@@ -56,7 +57,7 @@ def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
         return None
     try:
         path = Path(control) if control else runtime_directory(environ) / f"{name}.sock"
-        return _lock(path.with_name(f"{path.stem}.lock"), name)
+        return _lock(path.with_name(f"{path.stem}.lock"), name, path)
     except OSError as error:
         where = error.filename or control
         reason = error.strerror
@@ -65,14 +66,14 @@ def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
         raise ConfigError(f"control: {control}: not a path to a file") from error
 
 
-def _lock(path: Path, name: str) -> Claim:
+def _lock(path: Path, name: str, control: Path) -> Claim:
     give_up_at = time.monotonic() + _PATIENCE
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _same_file(fd, path):  # not one that its last owner has just unlinked
-                return _signed(Claim(path, fd))
+                return _signed(Claim(path, fd, control))
         except BlockingIOError:
             pid, start = _owner(fd)
             if pid and procfs.group_and_start(pid)[1] == start and not procfs.is_zombie(pid):

@@ -68,6 +68,11 @@ class Plans:
             raise LaunchError(f"could not be started: {self._spoilt[generation]}")
         return self._recipes[generation]
 
+    def directory(self, generation: int) -> str:
+        """Return where the workers of a generation run, links resolved; empty if it is unknown."""
+        recipe = self._recipes.get(generation)
+        return recipe.directory if recipe else ""
+
     def reread(self) -> Change:
         """Read the configuration anew; raise OverseerError, and then nothing has changed."""
         config = self._sources.load()

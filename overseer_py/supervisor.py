@@ -17,6 +17,7 @@ from functools import partial
 
 from overseer_py import __version__
 from overseer_py.config import Config, Sources
+from overseer_py.control import Control
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.messages import (
     Action,
@@ -40,11 +41,14 @@ from overseer_py.core.worker import WorkerState
 from overseer_py.crew import Crew
 from overseer_py.errors import OverseerError
 from overseer_py.handover import FIRST_FD
+from overseer_py.instance import Claim
+from overseer_py.ledger import Ledger
 from overseer_py.logs import open_log
 from overseer_py.observers import LogObserver, SystemdObserver
 from overseer_py.plans import Plans
 from overseer_py.retirement import Retirement
 from overseer_py.sockets import Sockets
+from overseer_py.status import Service, status
 from overseer_py.system import procfs
 from overseer_py.system.guard import Guard
 from overseer_py.system.listeners import Listener
@@ -83,16 +87,22 @@ class Supervisor:
         self._sockets = Sockets(sources.environ, self._loop, self._on_shut_down)
         self._retirement = Retirement(self._sockets, self._crew, self.post)
         log = LogObserver(self._log, self._crew.last_lines, self._hint)
-        self._observers = (log, self._systemd)
+        ledger = Ledger(self._crew.last_lines)
+        self._observers = (ledger, log, self._systemd)
         self._plans = Plans(sources, config, self._sockets, start_directory)
+        self._service = Service(self._fleet, self._crew, self._plans, ledger)
+        self._control: Control | None = None
 
     # -- the loop ------------------------------------------------------------------------
 
-    def run(self, lock: int | None) -> int:
+    def run(self, claim: Claim | None) -> int:
         """Run the service until it has ended; return the exit status."""
         plan = self._plans.plan
         gc.freeze()  # what is there now stays: forks need not copy the pages it lies on
-        self._guard = Guard(self._children, lock)
+        self._guard = Guard(self._children, claim.fd if claim else None)
+        if claim:
+            methods = {"status": lambda request: request.answer(status(self._service))}
+            self._control = Control(claim.control, self._loop, self._log, methods)
         self._crew.watch_over(self._guard, self._inbox.address)
         self._loop.watch(self._signals.fd, IN, self._on_signals)
         self._loop.watch(self._inbox.fd, IN, self._on_messages)
@@ -119,6 +129,8 @@ class Supervisor:
         if self._guard:
             self._guard.dismiss()
         self._children.kill_everything()
+        if self._control:
+            self._control.close()
         self._sockets.keep_only([])
         self._outlet.finish(_LAST_WORDS)
         for owner in (self._outlet, self._inbox, self._manager, self._signals, self._loop):
@@ -131,6 +143,8 @@ class Supervisor:
         now = time.monotonic()
         self._protect(lambda: self._crew.look(now))
         self._protect(lambda: self._retirement.look(now))
+        if self._control:
+            self._protect(partial(self._control.tick, now))
         deadline = self._fleet.next_deadline()
         if deadline is not None and deadline <= now:
             # What came while we slept, or were stopped, comes first.
@@ -147,7 +161,8 @@ class Supervisor:
 
     def _timeout(self, now: float) -> float | None:
         looks = self._crew.next_look(), self._retirement.next_look
-        due = (self._fleet.next_deadline(), self._systemd.due(), *looks)
+        asked = self._control.due(now) if self._control else None
+        due = (self._fleet.next_deadline(), self._systemd.due(), asked, *looks)
         return min((at - now for at in due if at is not None), default=None)
 
     def _protect(self, call: Callable[[], object]) -> None:

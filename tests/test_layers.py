@@ -145,9 +145,15 @@ def test_the_core_loads_nothing_of_the_system() -> None:
 
 def test_the_master_is_boring() -> None:
     """It loads no network, no archives, no watcher; what structlog itself needs, it may have."""
-    found = loaded(f"import {NAME}.cli") - loaded("import structlog, click")
+    found = loaded(f"import {NAME}.cli.run") - loaded("import structlog, click")
     assert {name.partition(".")[0] for name in found} & (HEAVY | {"ssl", "asyncio"}) == set()
     assert f"{NAME}.core.fleet" in found
+
+
+def test_a_status_needs_no_master() -> None:
+    """A command that asks a master loads nothing of one."""
+    found = loaded(f"import {NAME}.cli.status")
+    assert not found & {"structlog", "asyncio", f"{NAME}.supervisor", f"{NAME}.core.fleet"}
 
 
 def test_what_a_start_must_block_first_is_light() -> None:

@@ -1,20 +1,39 @@
-"""The commands.  The only code that prints."""
+"""The commands.  The only code that prints.
+
+Each is imported when it is asked for: what only reads a status needs none of the master.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import click
 
 from overseer_py import __version__
-from overseer_py.cli.run import run
+
+COMMANDS = ("run", "status")
+
+
+class Commands(click.Group):
+    """The command NAME is the function NAME of the module NAME."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order in which they are shown."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return command
 
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Documentation and recipes: README.md",
 )
 @click.version_option(__version__, "-V", "--version", message="overseer %(version)s")
 def cli() -> None:
     """Run any server, replace it without losing a request, roll back what fails."""
-
-
-cli.add_command(run)

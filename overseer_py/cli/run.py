@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from overseer_py import instance
+from overseer_py.cli.say import say
 from overseer_py.config import OPTIONS, Sources
 from overseer_py.errors import OverseerError
 from overseer_py.recipe import logical_directory
@@ -87,7 +88,7 @@ def start(sources: Sources) -> int:
             if settings.pid_file:
                 instance.write_pid_file(settings.pid_file)
                 pid_file = settings.pid_file
-            status = supervisor.run(claim.fd if claim else None)
+            status = supervisor.run(claim)
         finally:
             supervisor.close()
     except OverseerError as error:
@@ -102,12 +103,6 @@ def start(sources: Sources) -> int:
         if claim:
             claim.give_up()
     return status
-
-
-def say(message: str) -> None:
-    """Say why the command ends, in one line on stderr, if anybody still listens."""
-    with suppress(OSError):
-        click.echo(f"overseer: {message}", err=True)
 
 
 def keep_descriptors_private() -> None:

@@ -28,7 +28,7 @@ _LOAD_BYTE, _LOAD_HALF, _LOAD_WORD = 0x30, 0x28, 0x20
 _LOAD_HALF_BEHIND = 0x48  # at X + k
 _HEADER_LENGTH = 0xB1  # X = 4 * (byte at k & 15): the length of an IPv4 header
 _SHIFT_RIGHT, _MODULO = 0x74, 0x94
-_IF_EQUAL, _IF_AT_LEAST = 0x15, 0x35
+_IF_EQUAL, _IF_AT_LEAST, _SKIP = 0x15, 0x35, 0x05
 _RETURN = 0x06
 
 _NETWORK = -0x100000  # SKF_NET_OFF: offsets count from the IP header
@@ -52,7 +52,10 @@ def choose(live: int, doors: Sequence[Door] = (), share: tuple[int, int] | None 
 
     ``share`` is an index and the per cent of new connections that go there instead.
     """
-    program = b"".join(_through(door) for door in doors)
+    # By their hosts: a program has room for 4,096 instructions, and some kernels for much less
+    # (net.core.optmem_max).
+    hosts = dict.fromkeys(door.host for door in doors)
+    program = b"".join(_through(host, [o for o in doors if o.host == host]) for host in hosts)
     if share:
         index, percent = share
         program += _instruction(_LOAD_WORD, _RANDOM) + _instruction(_MODULO, 100)
@@ -79,31 +82,40 @@ def undeafen(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
-def allow_others(sock: socket.socket) -> None:
+def allow_others(sock: socket.socket, allowed: int = 1) -> None:
     """Set SO_REUSEPORT: more sockets of this user may be bound to its address."""
-    sock.setsockopt(socket.SOL_SOCKET, _SO_REUSEPORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_REUSEPORT, allowed)
 
 
-def _through(door: Door) -> bytes:
-    address = ipaddress.ip_address(door.host.partition("%")[0])
+def _through(host: str, doors: Sequence[Door]) -> bytes:
+    """Return the part of the program for the doors of one host; others fall through it."""
+    address = ipaddress.ip_address(host.partition("%")[0])
     version, packed = address.version, address.packed
-    steps = [(_LOAD_BYTE, _NETWORK), (_SHIFT_RIGHT, 4), (_IF_EQUAL, version)]
+    part = _PORT[version]
+    for door in doors:
+        part += _instruction(_IF_EQUAL, door.port, 0, 1) + _instruction(_RETURN, door.to)
     for place, word in enumerate(struct.unpack(f"!{len(packed) // 4}I", packed)):
-        steps += [(_LOAD_WORD, _NETWORK + _SOURCE[version] + 4 * place), (_IF_EQUAL, word)]
-    if version == 4:  # noqa: PLR2004 - there may be options between the header and the ports
-        steps += [(_HEADER_LENGTH, _NETWORK), (_LOAD_HALF_BEHIND, _NETWORK)]
-    else:
-        steps += [(_LOAD_HALF, _NETWORK + _IPV6_HEADER)]
-    steps += [(_IF_EQUAL, door.port), (_RETURN, door.to)]
-    last = len(steps) - 1  # a check that fails leaves this door for what comes behind it
-    return b"".join(
-        _instruction(code, operand, 0, last - place if code == _IF_EQUAL else 0)
-        for place, (code, operand) in enumerate(steps)
-    )
+        load = _instruction(_LOAD_WORD, _NETWORK + _SOURCE[version] + 4 * place)
+        part = load + _only_if(word, part)
+    load = _instruction(_LOAD_BYTE, _NETWORK) + _instruction(_SHIFT_RIGHT, 4)
+    return load + _only_if(version, part)
+
+
+def _only_if(value: int, part: bytes) -> bytes:
+    """Skip the part unless the value was loaded; a condition itself skips no more than 255."""
+    length = len(part) // _INSTRUCTION.size
+    return _instruction(_IF_EQUAL, value, 1, 0) + _instruction(_SKIP, length) + part
 
 
 def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return _INSTRUCTION.pack(code, if_true, if_false, operand & 0xFFFFFFFF)
+
+
+# Load the source port: behind the header, in which IPv4 may have options.
+_PORT = {
+    4: _instruction(_HEADER_LENGTH, _NETWORK) + _instruction(_LOAD_HALF_BEHIND, _NETWORK),
+    6: _instruction(_LOAD_HALF, _NETWORK + _IPV6_HEADER),
+}
 
 
 def _attach(sock: socket.socket, option: int, program: bytes) -> None:

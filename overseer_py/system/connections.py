@@ -72,6 +72,15 @@ def open_now(listeners: Iterable[socket.socket]) -> Iterator[Entry]:
         yield from _connections(listener, (State.ESTABLISHED, State.CLOSE_WAIT), info=True)
 
 
+def accepted(listeners: Iterable[socket.socket]) -> set[int]:
+    """Return the inodes of the connections to these listeners that somebody has accepted."""
+    listeners = list(listeners)
+    places = {(o.family, o.getsockname()[1]): o for o in listeners if _is_tcp(o)}
+    states = (State.ESTABLISHED, State.CLOSE_WAIT)
+    found = {c.inode for o in places.values() for c in _connections(o, states, info=False)}
+    return (found | open_by_path(listeners)) - {0}
+
+
 def open_by_path(listeners: Iterable[socket.socket]) -> set[int]:
     """Return the inodes of the connections that were accepted on these unix sockets.
 

@@ -95,7 +95,7 @@ class Shared:
 
     def open_entrance(self, member: socket.socket, count: int) -> Entrance:
         """Return the address: who accepts there is chance."""
-        return Entrance(member.family, way_to(member))
+        return Entrance(*way_to(member))
 
     def close_entrance(self, entrance: Entrance) -> None:
         """Nothing was opened."""
@@ -116,9 +116,14 @@ class Shared:
             self.live.close()
 
 
-def way_to(member: socket.socket) -> str | tuple[str | int, ...]:
-    """Return the address by which this machine reaches a socket: a wildcard's loopback."""
+def way_to(member: socket.socket) -> tuple[int, str | tuple[str | int, ...]]:
+    """Return the family and the address by which this machine reaches a socket.
+
+    A wildcard's is loopback; IPv4's, if it takes both: IPv6 can be disabled, and yet bound.
+    """
     name = member.getsockname()
     if member.family == socket.AF_UNIX:
-        return str(name)
-    return (_LOOPBACK.get(name[0], name[0]), *name[1:])
+        return member.family, str(name)
+    if name[0] == "::" and not member.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        return socket.AF_INET, ("127.0.0.1", name[1])
+    return member.family, (_LOOPBACK.get(name[0], name[0]), *name[1:])

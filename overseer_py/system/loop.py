@@ -30,6 +30,10 @@ class Loop:
         self._epoll.register(fd, events)
         self._callbacks[fd] = callback
 
+    def change(self, fd: int, events: int) -> None:
+        """Watch for other events from now on."""
+        self._epoll.modify(fd, events)
+
     def forget(self, fd: int) -> None:
         """Watch this descriptor no more; nothing happens if nobody does."""
         if self._callbacks.pop(fd, None):

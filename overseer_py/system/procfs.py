@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 
 _CAP_SYS_PTRACE = 19
 _SOCKET = "socket:["
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")  # a second
 
 
 def children(pid: int) -> list[int]:
@@ -58,6 +60,18 @@ def is_ending(pid: int) -> bool:
     """Whether a process of one thread has no memory any more, and so no variables to see."""
     fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return len(fields) > 20 and fields[20] == b"0" and fields[17] in (b"0", b"1")  # noqa: PLR2004
+
+
+def memory(pid: int) -> int:
+    """Return the bytes of memory that are resident (shared pages count in full)."""
+    fields = read(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * _PAGE if len(fields) > 1 else 0
+
+
+def processor_time(pid: int) -> float:
+    """Return the seconds of processor time that a process has used."""
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS if len(fields) > 12 else 0.0  # noqa: PLR2004
 
 
 def has_variable(pid: int, name: str, value: str) -> bool:

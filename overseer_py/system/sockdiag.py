@@ -25,6 +25,7 @@ _ANYTHING = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface; no cook
 _EVERY_STATE = 0xFFFFFFFF
 _INET_MESSAGE = struct.Struct("=xBxx 2x2s16s16s12x 4xII4xI")  # struct inet_diag_msg
 _INET_INFO = 2  # INET_DIAG_INFO, as an attribute; as an extension asked for, bit 1
+_INET_ONLY_IPV6 = 11  # INET_DIAG_SKV6ONLY: of one that listens, or is bound (UDP)
 _UNIX_MESSAGE_SIZE = 16  # struct unix_diag_msg
 _UNIX_INODE = struct.Struct("=4xI")
 _UNIX_NAME = 1  # UDIAG_SHOW_NAME
@@ -61,7 +62,15 @@ class Entry(NamedTuple):
     @property
     def tcp_info(self) -> bytes:
         """The struct tcp_info; empty if it was not asked for."""
-        found = (value for kind, value in _attributes(self.attributes, 0) if kind == _INET_INFO)
+        return self._attribute(_INET_INFO)
+
+    @property
+    def only_ipv6(self) -> bool:
+        """Whether a socket that listens at an IPv6 address takes no IPv4."""
+        return any(self._attribute(_INET_ONLY_IPV6))
+
+    def _attribute(self, wanted: int) -> bytes:
+        found = (value for kind, value in _attributes(self.attributes, 0) if kind == wanted)
         return next(found, b"")
 
 
@@ -85,6 +94,14 @@ def at_port(
         yield Entry(state, address, (port_there, peer), unread, unsent, inode, rest)
 
 
+def beside(sock: socket.socket, family: int) -> Iterator[Entry]:
+    """Yield what listens (UDP: is bound) at the port of a socket, itself included."""
+    streams = sock.type == socket.SOCK_STREAM
+    protocol = socket.IPPROTO_TCP if streams else socket.IPPROTO_UDP
+    state = State.LISTEN if streams else State.CLOSED
+    return at_port(family, protocol, sock.getsockname()[1], [state])
+
+
 def unix_queue(listener: socket.socket) -> int:
     """Return how many connections wait to be accepted on a unix socket."""
     attributes = _about_unix(listener, _UNIX_QUEUE)
@@ -94,7 +111,7 @@ def unix_queue(listener: socket.socket) -> int:
 def unix_connections(paths: Iterable[str]) -> set[int]:
     """Return the inodes of the connected unix sockets that are bound to one of these paths."""
     request = _unix_request(1 << State.ESTABLISHED, 0, _UNIX_NAME)
-    wanted = {os.fsencode(path) for path in paths}
+    wanted = {os.fsencode(path) + b"\0" for path in paths}  # as the kernel keeps a path
     return {
         _UNIX_INODE.unpack_from(answer)[0]
         for answer in _ask(request, _DUMP)

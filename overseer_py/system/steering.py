@@ -13,18 +13,18 @@ last one takes its place.  An index that is out of range falls back to a hash ov
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from overseer_py.errors import ListenerError
-from overseer_py.system import bpf, connections, sockdiag
+from overseer_py.system import bpf, sockdiag
 from overseer_py.system.bpf import Door
 from overseer_py.system.group import Entrance, way_to
-from overseer_py.system.sockdiag import State
 
 _PATIENCE = 500  # milliseconds for a handshake with ourselves
 _AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: a close leaves nothing behind
@@ -37,6 +37,7 @@ _COPIED = (
     (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT),
     (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
 )
+_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
 _DOUBLED = {socket.SO_RCVBUF, socket.SO_SNDBUF}  # the kernel returns twice what was set
 
 
@@ -101,11 +102,14 @@ class Steered:
 
     def open_entrance(self, member: socket.socket, count: int) -> Entrance:
         """Bind so many source ports at the address, and have them led to the member."""
-        clients = [_from(member) for _ in range(count)]
-        doors = [client.getsockname()[:2] for client in clients]
-        self._doors |= dict.fromkeys(doors, member)
-        self.settle()
-        return Entrance(member.family, way_to(member), clients, doors)
+        with ExitStack() as undo:
+            undo.callback(setattr, self, "_doors", self._doors)
+            clients = [undo.enter_context(_from(member)) for _ in range(count)]
+            doors = [client.getsockname()[:2] for client in clients]
+            self._doors = self._doors | dict.fromkeys(doors, member)
+            self.settle()
+            undo.pop_all()
+        return Entrance(*way_to(member), clients, doors)
 
     def close_entrance(self, entrance: Entrance) -> None:
         """Let the ports be as any other."""
@@ -126,8 +130,17 @@ class Steered:
             self._stand_behind()
 
     def strangers(self) -> set[int]:
-        """Return those at the address that are not ours: in the group, but never chosen."""
-        return set(self._order) - self._members.keys()
+        """Return those that are not ours at the address, or at one that it comprises.
+
+        In the group they are never chosen; but one that is bound more narrowly comes before it.
+        """
+        host = self.live.getsockname()[0]
+        found = list(sockdiag.beside(self.live, self.live.family))
+        if host == "::" and not _only_ipv6(self.live):
+            found += sockdiag.beside(self.live, socket.AF_INET)
+        if host not in _WILDCARDS:
+            found = [entry for entry in found if entry.address == sockdiag.packed(host)]
+        return {entry.inode for entry in found} - self._members.keys()
 
     def park(self) -> None:
         """Let what is new wait in the socket that was handed over: it outlives us."""
@@ -137,6 +150,7 @@ class Steered:
     def close(self) -> None:
         """Close every member but one that was handed over."""
         self.park()
+        self._spares.clear()
         for inode, member in list(self._members.items()):
             if member is not self.adopted:
                 del self._members[inode]
@@ -164,8 +178,8 @@ class Steered:
         (client,) = entrance.sockets
         try:
             if not _greet(client, entrance):
-                return  # a firewall: nothing to be learnt
-            if not connections.waiting(member):
+                return  # a firewall, or no loopback: nothing to be learnt
+            if not _is_ready(member, select.POLLIN):
                 raise OSError("the kernel does not steer to it")
             _take_one(member)
         finally:
@@ -177,8 +191,9 @@ class Steered:
         *before, last = self._order
         others = set(self._order) - spares.keys() - {_inode(self.live)}
         if others and len(before) > 1 and last == _inode(self.live):
-            self._spares.append(self._add(deaf=True))
-            self.settle()
+            with suppress(OSError):  # without one it is as it would be without spares
+                self._spares.append(self._add(deaf=True))
+                self.settle()
         elif not others and (last in spares or len(before) == 1):
             # The last one moves nothing, and the live one alone is reached by any index.
             spare = spares[last if last in spares else before[0]]
@@ -207,28 +222,44 @@ def gather(first: socket.socket) -> str:
 
     It was bound without SO_REUSEPORT, so that an address in use was noticed.
     """
+    datagrams = first.type == socket.SOCK_DGRAM
+    began = datagrams or first.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    others_allowed = first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
     try:
+        there = _listed(first)  # without the kernel's list nobody could be called quiet
+        if began and _inode(first) not in there:
+            return "it is of another network namespace, where no second one can be bound"
+        if began and len(there) > 1:
+            return "others are bound to its address, too (SO_REUSEPORT), and have their share"
         bpf.allow_others(first)
-        if first.type == socket.SOCK_DGRAM or first.getsockopt(
-            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-        ):
+        if began:
             _begin_group(first)
         bpf.steer(first, bpf.choose(0))
-        list(_listed(first))  # without the kernel's list nobody could be called quiet
     except OSError as error:
+        bpf.allow_others(first, others_allowed)
         return f"the kernel has no steering here ({error.strerror or error})"
     return ""
 
 
 def _listed(sock: socket.socket) -> list[int]:
-    """Return the inodes of the sockets at the same address, as the kernel lists them."""
-    host, port = sock.getsockname()[:2]
-    streams = sock.type == socket.SOCK_STREAM
-    protocol = socket.IPPROTO_TCP if streams else socket.IPPROTO_UDP
-    states = [State.LISTEN if streams else State.CLOSED]
-    found = sockdiag.at_port(sock.family, protocol, port, states)
-    address = sockdiag.packed(host)
-    return [entry.inode for entry in found if entry.address == address]
+    """Return the inodes of the sockets at the same address, in the order in which they came.
+
+    The kernel lists the newest first, but those of IPv6 last (inet_hash(), udp_lib_get_port()).
+    """
+    address = sockdiag.packed(sock.getsockname()[0])
+    only_ipv6 = _only_ipv6(sock)  # one that differs in this begins a group of its own
+    found = [
+        entry.inode
+        for entry in sockdiag.beside(sock, sock.family)
+        if (entry.address, entry.only_ipv6) == (address, only_ipv6)
+    ]
+    return found if sock.family == socket.AF_INET6 else found[::-1]
+
+
+def _only_ipv6(sock: socket.socket) -> bool:
+    return sock.family == socket.AF_INET6 and bool(
+        sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    )
 
 
 def _begin_group(first: socket.socket) -> None:
@@ -262,13 +293,25 @@ def _greet(client: socket.socket, entrance: Entrance) -> bool:
     """Connect (UDP: send) without waiting for long; tell whether anybody was there."""
     client.setblocking(False)
     if client.type == socket.SOCK_DGRAM:
-        client.sendto(b"", entrance.place)
-        return True
+        with suppress(OSError):
+            client.sendto(b"", entrance.place)
+            return True
+        return False
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-    client.connect_ex(entrance.place)
+    if client.connect_ex(entrance.place) not in (0, errno.EINPROGRESS):
+        return False
+    if not _is_ready(client, select.POLLOUT):
+        return False
+    if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return False
+    client.send(b"\n")  # with TCP_DEFER_ACCEPT it is nobody's before its first byte
+    return True
+
+
+def _is_ready(sock: socket.socket, events: int) -> bool:
     poll = select.poll()
-    poll.register(client, select.POLLOUT)
-    return bool(poll.poll(_PATIENCE)) and not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    poll.register(sock, events)
+    return bool(poll.poll(_PATIENCE))
 
 
 def _take_one(member: socket.socket) -> None:
@@ -280,8 +323,8 @@ def _take_one(member: socket.socket) -> None:
 
 def _from(member: socket.socket) -> socket.socket:
     """Return a socket bound to the address of the member: nobody else comes from there."""
-    place = tuple(way_to(member))
-    client = socket.socket(member.family, member.type)
+    family, place = way_to(member)
+    client = socket.socket(family, member.type)
     try:
         client.bind((place[0], 0, *place[2:]))
     except OSError:

@@ -1,0 +1,85 @@
+"""What has become of the rollouts, for those who ask later: the present one and the last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from overseer_py.core.messages import Report, WorkerId
+
+_ENDS = {
+    "rollout-committed": "committed",
+    "rollout-rolled-back": "rolled-back",
+    "rollout-cancelled": "cancelled",
+}
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One rollout, from its start to its end."""
+
+    generation: int
+    reason: str
+    started: float  # seconds since the epoch
+    outcome: str = ""  # empty while it goes on
+    error: str = ""  # why it did not come to be
+    exit: int | None = None  # of the worker that failed it
+    stderr_tail: list[str] = field(default_factory=list)
+    duration: float = 0.0
+
+    def ended(self) -> dict[str, object]:
+        """Return it as ``last_rollout`` of the status."""
+        return {
+            "generation": self.generation,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "error": self.error or None,
+            "exit": self.exit,
+            "stderr_tail": self.stderr_tail,
+            "started_at": timestamp(self.started),
+            "duration_s": round(self.duration, 3),
+        }
+
+
+class Ledger:
+    """Takes note of each report."""
+
+    def __init__(self, last_lines: Callable[[WorkerId], list[str]]) -> None:
+        """``last_lines`` are what a worker wrote to stderr."""
+        self.started = time.time()
+        self.present: Rollout | None = None
+        self.last: Rollout | None = None
+        self._last_lines = last_lines
+        self._exits: dict[WorkerId, int] = {}  # of the present candidate
+
+    def __call__(self, report: Report) -> None:
+        """Note it if it is about a rollout."""
+        match report.name:
+            case "rollout-started" if report.generation:
+                reason = str(report.facts["reason"])
+                self.present, self._exits = Rollout(report.generation, reason, time.time()), {}
+            case "worker-exited" if report.worker and self.present:
+                if report.worker.generation == self.present.generation:
+                    self._exits[report.worker] = int(str(report.facts["status"]))
+            case "rollout-committed" | "rollout-rolled-back" | "rollout-cancelled":
+                self._end(report)
+
+    def _end(self, report: Report) -> None:
+        rollout, self.present = self.present, None
+        if rollout is None:
+            return
+        rollout.outcome = _ENDS[report.name]
+        rollout.duration = time.time() - rollout.started
+        if rollout.outcome != "committed":
+            rollout.error = str(report.facts["reason"])
+        if report.worker:
+            rollout.exit = self._exits.get(report.worker)
+            rollout.stderr_tail = self._last_lines(report.worker)
+        self.last = rollout
+
+
+def timestamp(seconds: float) -> str:
+    """Return a time since the epoch as RFC 3339 has it, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
