@@ -15,7 +15,6 @@ _WARNINGS = {
     "drain-timed-out",
     "generation-crowded-out",
     "listener-shut-down",
-    "quiet-timed-out",
     "reload-refused",
     "rollout-refused",
     "worker-backoff",

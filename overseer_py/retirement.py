@@ -98,6 +98,8 @@ class Retirement:
 
     def _waiting(self, generation: int, seats: list[Seat]) -> Unfinished:
         """Return what no worker of the generation has accepted yet."""
+        for seat in seats:
+            seat.listener.group.settle()  # somebody else may have gone, and moved another up
         now_half_open = {peer for seat in seats for peer in connections.half_open(seat.socket)}
         # At the first look: those of the new generation among them are done soon, too.
         begun = self._half_open.setdefault(generation, now_half_open)

@@ -82,9 +82,15 @@ class Sockets:
         return seats
 
     def cut_over(self, generation: int) -> None:
-        """Let all that is new come to this generation."""
+        """Let all that is new come to this generation; raise OSError if a listener stays behind."""
+        failed: OSError | None = None
         for seat in self._seats.get(generation, []):
-            seat.listener.group.cut_over(seat.socket)
+            try:
+                seat.listener.group.cut_over(seat.socket)
+            except OSError as error:  # the others must come, whatever is wrong with this one
+                failed = error
+        if failed:
+            raise failed
 
     def divert(self, generation: int, percent: int) -> None:
         """Let a share of what is new come to this generation."""

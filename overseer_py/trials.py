@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
@@ -146,13 +147,15 @@ class Http(Trial):
         run: Callable[[int], NoReturn] = partial(probe.run, target, os.getpid())
 
         def close(how: str, status: int) -> None:
-            self._seat.close_entrance(entrance)
+            with suppress(OSError):  # no descriptor left: the ports are nobody's, and forgotten
+                self._seat.close_entrance(entrance)
             on_exit(how, status)
 
         try:
             return self.children.fork(run, {}, close)
         except LaunchError:
-            self._seat.close_entrance(entrance)
+            with suppress(OSError):
+                self._seat.close_entrance(entrance)
             raise
         finally:
             entrance.hand_over()

@@ -67,7 +67,8 @@ class Visit:
 
     def close(self) -> None:
         """End it."""
-        self._seat.close_entrance(self._entrance)
+        with suppress(OSError):  # no descriptor left: the port is nobody's, and forgotten
+            self._seat.close_entrance(self._entrance)
         self._socket.close()
 
 

@@ -80,6 +80,7 @@ class Steered:
     def cut_over(self, member: socket.socket) -> None:
         """Let all that is new go to this member: one setsockopt(2), atomic."""
         self.live, self._share = member, None
+        self._steer()  # first: to look at the kernel's list takes a descriptor
         self.settle()
 
     def divert(self, member: socket.socket, percent: int) -> None:
@@ -120,6 +121,8 @@ class Steered:
 
     def settle(self) -> None:
         """Bring the order up to date with the kernel's list, and the program with the order."""
+        if self.live.fileno() < 0:
+            return
         there = sorted(_listed(self.live), key=self._members.__contains__)  # ours come last
         for inode in [inode for inode in self._order if inode not in there]:
             self._order[self._order.index(inode)] = self._order[-1]  # as the kernel does it
