@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
 PATIENCE = 60.0  # seconds a request may take before it counts as failed
+
+Place = int | str | tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -28,33 +32,50 @@ class Answer:
         return self.ended - self.begun
 
 
-def fetch(place: int | str, path: str = "/") -> str:
+def fetch(place: Place, path: str = "/") -> str:
     """Return the body of one GET on a new connection; raise OSError if anything is amiss.
 
-    ``place`` is a port of 127.0.0.1, or the path of a unix socket.
+    ``place`` is a port of 127.0.0.1, a host and its port, or the path of a unix socket.
     """
+    return _exchange(place, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+
+def upload(place: Place, path: str, size: int) -> str:
+    """Return what a POST of so many bytes is answered with; otherwise as ``fetch``."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    return _exchange(place, f"{head}Content-Length: {size}\r\n\r\n", bytes(size))
+
+
+def _exchange(place: Place, head: str, body: bytes = b"") -> str:
+    place = ("127.0.0.1", place) if isinstance(place, int) else place
     family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
-    with socket.socket(family) as connection:
+    with socket.socket(socket.AF_INET6 if ":" in place[0] else family) as connection:
         connection.settimeout(PATIENCE)
-        connection.connect(place if isinstance(place, str) else ("127.0.0.1", place))
-        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        connection.sendall(request.encode())
+        connection.connect(place)
+        connection.sendall(head.encode() + body)
         answer = b""
         while data := connection.recv(65536):
             answer += data
+    return _body(answer)
+
+
+def _body(answer: bytes) -> str:
     head, end, body = answer.partition(b"\r\n\r\n")
     if not end or b" 200 " not in head.split(b"\r\n")[0]:
         raise ConnectionError(f"answered with {answer[:100]!r}")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    if length and len(body) != int(length[1]):
+        raise ConnectionError(f"answered in part: {answer[:100]!r}")
     return body.decode()
 
 
 class Load:
-    """Several clients at once, from ``with`` to its end."""
+    """Several clients at once, from ``with`` to its end; ``size`` bytes, if any, are uploaded."""
 
-    def __init__(self, place: int | str, clients: int = 4, path: str = "/") -> None:
+    def __init__(self, place: Place, clients: int = 4, path: str = "/", size: int = 0) -> None:
         self.answers: list[Answer] = []
         self.clients = clients
-        self._place, self._path = place, path
+        self._ask = partial(upload, place, path, size) if size else partial(fetch, place, path)
         self._stop = threading.Event()
         self._news = threading.Condition()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
@@ -63,7 +84,7 @@ class Load:
         while not self._stop.is_set():
             begun = time.monotonic()
             try:
-                body, failure = fetch(self._place, self._path), ""
+                body, failure = self._ask(), ""
             except OSError as error:
                 body, failure = "", f"{type(error).__name__}: {error}"
             answer = Answer(begun, time.monotonic(), body.strip(), failure)

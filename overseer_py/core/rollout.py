@@ -90,6 +90,7 @@ class Rollouts:
             candidate.settled_at = None  # scaled up meanwhile: settle again, all together
             return False
         if reach == candidate.proven < candidate.size:
+            candidate.settled_at = None  # scaled down and up again: the last batch is another one
             return self._open_batch(candidate)
         if candidate.settled_at is None:
             candidate.settled_at = now + candidate.policy.settle
@@ -105,10 +106,8 @@ class Rollouts:
     def _is_being_tried(self, candidate: Generation, now: float) -> bool:
         """Whether a share of the users has yet to try the candidate; begin with it."""
         policy, canary = candidate.policy, candidate.policy.canary
-        if (
-            canary is None or not policy.steered or policy.exclusive
-        ):  # exclusive: all try it already
-            return False
+        if canary is None or not policy.steered or policy.exclusive:
+            return False  # by exclusive all try it already
         if candidate.tried_until is None:
             candidate.tried_until = now + canary.seconds
             facts = {"percent": canary.percent, "seconds": canary.seconds}

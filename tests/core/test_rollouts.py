@@ -115,6 +115,26 @@ def test_ready_timeout_rolls_back() -> None:
     )
 
 
+def test_all_who_are_late_drain() -> None:
+    """The first to be late ends the rollout; the others may have clients as well."""
+    serving("workers=3 ready_timeout=10").tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=3
+                 spawn 2/0#1
+                 spawn 2/1#1
+                 spawn 2/2#1
+        6      ready 2/2#1
+        15     time passes
+                 worker-late 2/0#1 how="was not ready within 10 s"
+                 rollout-rolled-back 2/0#1 reason="worker 2/0#1 was not ready within 10 s"
+                 drain 2/0#1
+                 drain 2/1#1
+                 drain 2/2#1
+        """
+    )
+
+
 def test_ready_at_the_last_moment_counts() -> None:
     """Readiness that arrives together with the time-out is readiness."""
     serving("ready_timeout=10").tells(
@@ -212,10 +232,11 @@ def test_late_news_of_a_waiting_slot_changes_nothing() -> None:
 
 
 def test_every_step_is_reported() -> None:
-    """The transcripts leave out two reports, which are there all the same."""
+    """The transcripts leave out three reports, which are there all the same."""
     fleet = BoundedFleet(lambda: 0.5)
-    fleet.handle(read("rollout start"), 0.0)
-    seen = [*fleet.handle(read("ready 1/0#1"), 0.0), *fleet.handle(read("stop"), 1.0)]
+    told = ["rollout start steered=1", "ready 1/0#1", "rollout deploy", "ready 2/0#1", "stop"]
+    seen = [action for what in told for action in fleet.handle(read(what), 1.0)]
     about = {r.name: (r.generation, str(r.worker)) for r in seen if isinstance(r, Report)}
-    assert about["worker-ready"] == (1, "1/0#1")
-    assert about["worker-draining"] == (1, "1/0#1")
+    assert about["worker-ready"] == (2, "2/0#1")
+    assert about["worker-quieting"] == (1, "1/0#1")
+    assert about["worker-draining"] == (2, "2/0#1")

@@ -166,6 +166,35 @@ def test_scaling_in_batches_below_what_was_proven() -> None:
     )
 
 
+def test_scaling_down_and_up_again_in_batches() -> None:
+    """What was the last batch for a moment has not settled as such; no deadline is left of it."""
+    story = serving("workers=2 surge=1 settle=1")
+    story.tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=2
+                 spawn 2/0#1
+        6      ready 2/0#1
+        7      time passes
+                 drain 1/0#1
+        7.1    scale to 1
+                 scaled workers=1
+                 drain 1/1#1
+        7.2    scale to 2
+                 scaled workers=2
+        """
+    )
+    assert story.fleet.next_deadline() == 37  # the drain's
+    story.tells(
+        """
+        8      exited 1/0#1 0
+                 worker-exited 1/0#1 how="exited 0" status=0 expected=yes
+                 batch-opened 2 slots=2
+                 spawn 2/1#1
+        """
+    )
+
+
 def test_scaling_before_the_start_has_nothing_to_scale() -> None:
     """The size that counts comes with the first rollout."""
     Story().tells(

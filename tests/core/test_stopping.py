@@ -57,7 +57,8 @@ def test_stop_while_starting() -> None:
 
 def test_stop_cancels_a_starting_candidate() -> None:
     """Its exit is then no failure, and what was pending is forgotten."""
-    serving().tells(
+    story = serving()
+    story.tells(
         """
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=1
@@ -78,6 +79,7 @@ def test_stop_cancels_a_starting_candidate() -> None:
                  quit 0
         """
     )
+    assert not story.fleet.rolling
 
 
 def test_stop_cancels_a_settling_candidate() -> None:

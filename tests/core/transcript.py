@@ -7,8 +7,8 @@ does about it, every action in its order::
             rollout-started 2 reason=deploy workers=1
             spawn 2/0#1
 
-Two reports are left out, because the line beside them says the same: ``worker-ready`` and
-``worker-draining``.
+Three reports are left out, because the line beside them says the same: ``worker-ready``,
+``worker-quieting`` and ``worker-draining``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ import re
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.messages import (
     Action,
+    BecameQuiet,
     BecameReady,
+    BecameUnhealthy,
+    CutOver,
+    Divert,
     Drain,
     Event,
     Exited,
@@ -26,6 +30,7 @@ from overseer_py.core.messages import (
     Kill,
     Quit,
     Report,
+    Retire,
     RolloutRequested,
     ScaleRequested,
     Spawn,
@@ -33,9 +38,9 @@ from overseer_py.core.messages import (
     TimePassed,
     WorkerId,
 )
-from overseer_py.core.policy import OnExit, Policy
+from overseer_py.core.policy import Canary, OnExit, Policy
 
-ECHOES = {"worker-ready", "worker-draining"}
+ECHOES = {"worker-ready", "worker-quieting", "worker-draining"}
 MOST_ROUNDS = 50  # about ten are needed
 SURGES = {"all": None, "exclusive": 0}
 
@@ -119,8 +124,12 @@ def write(action: Action) -> str:
             about = str(worker or generation or "")
             words = [name, about, *(f"{key}={_fact(value)}" for key, value in facts.items())]
             return " ".join(word for word in words if word)
-        case Spawn(worker) | Drain(worker) | Kill(worker):
+        case Spawn(worker) | Retire(worker) | Drain(worker) | Kill(worker):
             return f"{type(action).__name__.lower()} {worker}"
+        case CutOver(generation):
+            return f"cut-over {generation}"
+        case Divert(generation, percent):
+            return f"divert {generation} {percent}"
         case Quit(status):
             return f"quit {status}"
 
@@ -136,6 +145,10 @@ def _news(verb: str, worker: WorkerId, rest: list[str]) -> Event:
     match verb, rest:
         case "ready", []:
             return BecameReady(worker)
+        case "quiet", []:
+            return BecameQuiet(worker)
+        case "unhealthy", []:
+            return BecameUnhealthy(worker, "is unhealthy")
         case "extended", ["by", seconds]:
             return Extended(worker, float(seconds))
         case "exited", [status]:
@@ -144,12 +157,20 @@ def _news(verb: str, worker: WorkerId, rest: list[str]) -> Event:
     raise ValueError(message)
 
 
-def _setting(key: str, value: str) -> float | OnExit | None:
-    if key == "surge":
-        return SURGES[value] if value in SURGES else int(value)
-    if key == "on_exit":
-        return OnExit(value)
-    return int(value) if key == "max_crashes" else float(value)
+def _setting(key: str, value: str) -> float | OnExit | Canary | None:
+    match key:
+        case "surge":
+            return SURGES[value] if value in SURGES else int(value)
+        case "canary":
+            percent, _, seconds = value.partition(":")
+            return Canary(int(percent), float(seconds)) if seconds else None
+        case "on_exit":
+            return OnExit(value)
+        case "steered":
+            return value == "1"
+        case "max_crashes":
+            return int(value)
+    return float(value)
 
 
 def _worker(text: str) -> WorkerId:

@@ -9,37 +9,27 @@ that is being checked, wherever that can be helped.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from overseer_py.core.generation import Generation, Role
 from overseer_py.core.messages import (
     Action,
+    CutOver,
+    Divert,
     Drain,
     Kill,
     Quit,
     Report,
+    Retire,
     Spawn,
     WorkerId,
 )
 from overseer_py.core.worker import WorkerState
+from tests.core.process import Process
+from tests.core.traffic import Traffic
 from tests.core.transcript import BoundedFleet, read, write
 
 MOST_STEPS = 500  # until a world in which all goes well has come to rest
 MOST_GENERATIONS = 4
-
-
-@dataclass(slots=True)
-class Process:
-    """What the world knows of a process: nothing of what the fleet thinks of it."""
-
-    ready_at: float | None = None
-    drained: bool = False
-    killed: bool = False
-
-    @property
-    def serves(self) -> bool:
-        """Whether it takes new work."""
-        return self.ready_at is not None and not self.drained and not self.killed
 
 
 class World:
@@ -52,6 +42,7 @@ class World:
         self.past: list[WorkerId] = []
         self.quits = 0
         self.crowded_out: set[int] = set()
+        self.traffic = Traffic(self.processes)
         self.draws = 0
         self.fleet = BoundedFleet(self._draw)
         self._always_exclusive = always_exclusive
@@ -60,6 +51,7 @@ class World:
         self._launched: set[WorkerId] = set()
         self._roles: dict[int, Role] = {}  # before the event
         self._proven: dict[int, int] = {}  # before the event
+        self._served: set[WorkerId] = set()  # before the event: who had the users
 
     # -- what happens ------------------------------------------------------------------------
 
@@ -68,22 +60,45 @@ class World:
         generations = self.fleet.roster.generations
         self._roles = {number: g.role for number, g in generations.items()}
         self._proven = {number: g.proven for number, g in generations.items()}
+        self._served = self.serving()
         self._lines.append(f"{self.now:<8g}{what}")
         actions = self.fleet.handle(read(what), self.now)
         self._lines += [f"{'':12}{write(action)}" for action in actions]
         dismissed = [worker for action in actions if (worker := self._perform(action))]
         self._check_generations()
         self._check_books(actions)
+        roster = self.fleet.roster
+        self.traffic.check_live(roster.current, roster.candidate, dismissed)
         if what == "time passes":
-            deadline = self.fleet.next_deadline()
-            assert deadline is None or deadline > self.now, f"6: in the past, {deadline}"
+            self._check_time()
         self._check_dismissed(dismissed)
         return actions
+
+    def serving(self) -> set[WorkerId]:
+        """Return who serves all users: the shares of a canary do not count."""
+        here, goes_to = self.processes.items(), self.traffic.is_live
+        return {worker for worker, p in here if p.serves and goes_to(worker.generation)}
 
     def becomes_ready(self, worker: WorkerId) -> None:
         """Let the process serve from now on."""
         self.processes[worker].ready_at = self.now
         self.happens(f"ready {worker}")
+
+    def becomes_quiet(self, worker: WorkerId) -> None:
+        """Let the process have nothing left to do; then it is asked to exit."""
+        self.processes[worker].quiet = True
+        actions = self.happens(f"quiet {worker}")
+        assert Drain(worker) in actions, f"{worker} is quiet for nothing"
+
+    def becomes_unhealthy(self, worker: WorkerId) -> None:
+        """Let the process serve badly: a failure in a canary, else nobody's affair."""
+        self.happens("time passes")  # so that all that is due has been done
+        tried = self.traffic.share == worker.generation and self.processes[worker].serves
+        if not tried:
+            self.late_news(f"unhealthy {worker}")
+            return
+        self.happens(f"unhealthy {worker}")
+        assert not self.traffic.reaches(worker.generation), f"{worker} still has users"
 
     def exits(self, worker: WorkerId, status: int) -> None:
         """Let the process end, for whatever reason."""
@@ -92,7 +107,7 @@ class World:
         self.happens(f"exited {worker} {status}")
 
     def late_news(self, what: str) -> None:
-        """5. Late news of a past worker changes nothing."""
+        """5. Late news of a past worker, or of a past state, changes nothing."""
         self.happens("time passes")  # so that all that is due has been done
         before = repr(self.fleet.roster.generations)
         assert self.happens(what) == [], what
@@ -113,16 +128,14 @@ class World:
         match action:
             case Spawn(worker):
                 self._spawn(worker)
-            case Drain(worker):
-                process = self.processes[worker]
-                served, process.drained = process.serves, True
-                assert not process.killed, f"{worker} is asked after it was killed"
-                return worker if served else None
-            case Kill(worker):
-                process = self.processes[worker]
-                served, again, process.killed = process.serves, process.killed, True
-                assert not again, f"{worker} is killed twice"
-                return worker if served else None
+            case CutOver(generation):
+                to = self.fleet.roster.generations.get(generation)
+                self.traffic.cut_over(generation, self._roles.get(generation), to, self.now)
+            case Divert(generation, percent):
+                to = self.fleet.roster.generations[generation]
+                self.traffic.divert(to, percent, self.now)
+            case Retire() | Drain() | Kill():
+                return self._dismiss(action)
             case Report():
                 self._note(action)
             case Quit():
@@ -141,8 +154,29 @@ class World:
         self._launched.add(worker)
         self.processes[worker] = Process()
 
+    def _dismiss(self, action: Retire | Drain | Kill) -> WorkerId | None:
+        worker, process = action.worker, self.processes[action.worker]
+        served = process.serves
+        match action:
+            case Retire():
+                assert served, f"9: {worker} retires, but it did not serve"
+                assert not self.traffic.reaches(worker.generation), f"9: {worker} is never quiet"
+                process.retired_at = self.now
+            case Drain():
+                assert not process.asked, f"{worker} is asked twice"
+                home = self.fleet.roster.generations[worker.generation]
+                self.traffic.check_drain(worker, home, self.now)
+                process.drained = True
+            case Kill():
+                assert not process.killed, f"{worker} is killed twice"
+                process.killed = True
+        return worker if served else None
+
     def _note(self, report: Report) -> None:
-        """Keep the books of promised rollouts and crowded-out generations."""
+        """Keep the books of promised rollouts, crowded-out generations, and sockets."""
+        if report.name in {"service-starting", "rollout-started"}:
+            assert report.generation
+            self.traffic.begin(self.fleet.roster.generations[report.generation])
         match report.name:
             case "rollout-queued":
                 assert self._promised is None
@@ -165,7 +199,8 @@ class World:
         generations = self.fleet.roster.generations.values()
         roles = Counter(generation.role for generation in generations)
         assert roles[Role.CANDIDATE] <= 1, "1: two candidates"
-        assert roles[Role.CURRENT] <= 1, "1: two current generations"
+        expected = bool(self._launched) and not self.fleet.leaving
+        assert roles[Role.CURRENT] == expected, "1: none or two current generations"
         living = [g for g in generations if g.role is not Role.RETIRING or self._unkilled(g)]
         assert len(living) <= MOST_GENERATIONS, "a fifth generation"
         for generation in generations:
@@ -193,11 +228,22 @@ class World:
             assert self.fleet.next_deadline() is None
             assert not [a for a in actions if not isinstance(a, (Report, Quit))]
 
+    def _check_time(self) -> None:
+        """6, 9. Nothing that is due has been left."""
+        deadline = self.fleet.next_deadline()
+        assert deadline is None or deadline > self.now, f"6: in the past, {deadline}"
+        for worker, process in self.processes.items():
+            patience = self.fleet.roster.generations[worker.generation].policy.quiet_timeout
+            overdue = process.finishes and process.may_drain(self.now, patience)
+            assert not overdue, f"9: {worker} stays"
+
     def _check_dismissed(self, dismissed: list[WorkerId]) -> None:
         """2, 3. Whoever served and must go has a successor that serves and has settled."""
         roster = self.fleet.roster
         current, candidate = roster.current, roster.candidate
         for worker in dismissed:
+            if worker not in self._served:
+                continue  # nobody misses it: all that is new goes elsewhere
             home = roster.generations[worker.generation]
             parties = [g for g in (home, current, candidate) if g]
             if self.fleet.leaving or any(g.policy.exclusive for g in parties):
@@ -206,18 +252,15 @@ class World:
                 continue  # scaled down, or a smaller generation was committed
             if worker.generation in self.crowded_out:
                 continue
-            successors = [
-                w for w, p in self.processes.items() if w.slot == worker.slot and p.serves
-            ]
+            successors = [w for w in self.serving() if w.slot == worker.slot]
             assert any(self._may_succeed(w) for w in successors), f"2: {worker} has no successor"
 
     def _may_succeed(self, worker: WorkerId) -> bool:
         """Whether the worker was the slot's own already, or has just proven itself."""
         if self._roles.get(worker.generation) is not Role.CANDIDATE:
             return True
-        ready_at = self.processes[worker].ready_at
         settle = self.fleet.roster.generations[worker.generation].policy.settle
-        return ready_at is not None and self.now >= ready_at + settle
+        return self.processes[worker].settled(self.now, settle)
 
     # -- how it ends -------------------------------------------------------------------------
 
@@ -256,9 +299,13 @@ class World:
             if process.ready_at is None and not process.drained:
                 self.becomes_ready(worker)
                 return True
+            # Some have clients that do not leave.
+            if process.finishes and worker.generation % 3:
+                self.becomes_quiet(worker)
+                return True
         deadline = self.fleet.next_deadline()
         if deadline is None:
             return False
-        self.now = deadline
+        self.now = max(self.now, deadline)
         self.happens("time passes")
         return True
