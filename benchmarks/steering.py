@@ -150,7 +150,7 @@ def scan(count: int) -> list[list[str]]:
 
     def look() -> None:
         held = procfs.sockets(worker.pid).keys()
-        mine = [c for c in connections.open_now([listener]) if c.inode in held]
+        mine = [c for c in connections.at_ports([listener]) if c.inode in held]
         assert len([c for c in mine if connections.is_busy(c)]) <= count == len(mine)
 
     line = [f"one look at a worker with {count} connections", took(look, 10)]

@@ -103,6 +103,10 @@ class Crew:
         self._log.info("worker-started", worker=str(worker), pid=process.pid)
         rule.begin(process, now)
 
+    def has(self, generation: int) -> bool:
+        """Whether a generation has any process."""
+        return any(worker.generation == generation for worker in self.members)
+
     def attend(self, generation: int, now: float) -> None:
         """Go on to ask the workers of a generation for their health, where their rule can."""
         for worker, member in self.members.items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overseer_py import handover
+from overseer_py.address import Kind
 from overseer_py.config import OWN_VARIABLES
 from overseer_py.core.messages import WorkerId
 from overseer_py.core.policy import Policy
@@ -43,7 +44,9 @@ class Plan:
 
     def policy(self) -> Policy:
         """Return what the core needs to know."""
-        return self.settings.policy(steered=any(self.steered().values()))
+        steered = [listener for listener, own in self.steered().items() if own]
+        handed = any(listener.wanted.kind is Kind.ADOPTED for listener in steered)
+        return self.settings.policy(steered=bool(steered), parked=handed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ connection is nowhere to be seen.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from socket import socket
 
 from overseer_py.core.messages import BecameQuiet, Event, WorkerId
@@ -23,17 +24,33 @@ from overseer_py.system.sockdiag import Entry
 
 _LOOKS = 3  # in a row
 _FIRST, _GROWTH, _LONGEST = 0.01, 1.2, 0.1  # seconds between looks
-_REST = 20.0  # a look of 50 ms (a few thousand connections) is followed by a second without one
+_REST = 10.0  # a look of 50 ms (a few thousand connections) is followed by half a second without
 
 
 @dataclass(slots=True)
 class _Retiree:
-    """A worker that is watched."""
+    """A worker that is watched, and what its sockets (by inode) were at the last look."""
 
     worker: WorkerId
     looks: int = 0  # in a row at which it was quiet
-    busy: set[int] = field(default_factory=set)  # connections (by inode) in a request, as last seen
+    busy: set[int] = field(default_factory=set)  # connections in a request
+    others: set[int] = field(default_factory=set)  # no connections of clients at all
     left: Unfinished = field(default_factory=Unfinished)
+
+
+class _View:
+    """The kernel's list of connections at one look: not made before it is asked for.
+
+    The kernel walks its whole table for it, which takes some milliseconds on a big machine.
+    """
+
+    def __init__(self, listeners: list[socket]) -> None:
+        self._listeners = listeners
+
+    @cached_property
+    def connections(self) -> list[Entry]:
+        """Those to the ports of the listeners, half-open ones included."""
+        return list(connections.at_ports(self._listeners))
 
 
 class Retirement:
@@ -72,59 +89,62 @@ class Retirement:
         if self.next_look is None or self.next_look > now:
             return
         begun = time.monotonic()
-        open_now: list[Entry] | None = None
+        view = _View(self._every_socket())
         for generation in {worker.generation for worker in self._retirees}:
             seats = self._sockets.own(generation)
-            waiting = self._waiting(generation, seats)
-            if not waiting and open_now is None:  # a long list: once a look, and only if need be
-                open_now = list(connections.open_now(self._every_socket()))
+            waiting = self._waiting(generation, seats, view)
             for retiree in self._of(generation):
-                self._judge(retiree, seats, waiting, open_now or ())
+                self._judge(retiree, seats, waiting, view)
         self._pause = min(self._pause * _GROWTH, _LONGEST)
         cost = time.monotonic() - begun
         self.next_look = begun + max(self._pause, _REST * cost) if self._retirees else None
 
     def _judge(
-        self, retiree: _Retiree, seats: list[Seat], waiting: Unfinished, open_now: Iterable[Entry]
+        self, retiree: _Retiree, seats: list[Seat], waiting: Unfinished, view: _View
     ) -> None:
         member = self._crew.members.get(retiree.worker)
         if not seats or member is None:  # nothing of its own, so there is nothing to wait for
             self._became_quiet(retiree)
             return
-        retiree.left = waiting or self._busy(retiree, member, seats, open_now)
+        retiree.left = waiting or self._busy(retiree, member, seats, view)
         retiree.looks = 0 if retiree.left else retiree.looks + 1
         if retiree.looks == _LOOKS:
             self._became_quiet(retiree)
 
-    def _waiting(self, generation: int, seats: list[Seat]) -> Unfinished:
+    def _waiting(self, generation: int, seats: list[Seat], view: _View) -> Unfinished:
         """Return what no worker of the generation has accepted yet."""
         for seat in seats:
             seat.listener.group.settle()  # somebody else may have gone, and moved another up
-        now_half_open = {peer for seat in seats for peer in connections.half_open(seat.socket)}
-        # At the first look: those of the new generation among them are done soon, too.
-        begun = self._half_open.setdefault(generation, now_half_open)
-        begun &= now_half_open
-        queued = sum(connections.waiting(seat.socket) for seat in seats)
+        begun = self._half_open.get(generation)
+        if begun is None or begun:  # once all are done, no more can come
+            now_half_open = {c.peer for c in view.connections if connections.is_half_open(c)}
+            # At the first look: those of the new generation among them are done soon, too.
+            begun = now_half_open if begun is None else begun & now_half_open
+            self._half_open[generation] = begun
+        queued = sum(connections.waiting(seat.socket) for seat in seats)  # after the look at those
         return Unfinished(queued=queued, half_open=len(begun))
 
     def _busy(
-        self, retiree: _Retiree, member: Member, seats: list[Seat], open_now: Iterable[Entry]
+        self, retiree: _Retiree, member: Member, seats: list[Seat], view: _View
     ) -> Unfinished:
         """Return what the worker and its descendants have accepted and not finished."""
         close_idle = member.recipe.plan.settings.close_idle
         if retiree.busy and not close_idle:  # as long as these are, there is no need to look closer
-            busy = {c.inode for c in open_now if c.inode in retiree.busy and connections.is_busy(c)}
-            if busy:
+            known = (c for c in view.connections if c.inode in retiree.busy)
+            if busy := {c.inode for c in known if connections.is_busy(c)}:
                 return Unfinished(requests=len(busy))
         pids = procfs.tree([member.process.pid])
         held = {inode for pid in pids for inode in procfs.sockets(pid)}
-        mine = [connection for connection in open_now if connection.inode in held]
+        if held <= retiree.others:
+            return Unfinished()
+        mine = [c for c in view.connections if c.inode in held]
+        by_path = connections.open_by_path([seat.socket for seat in seats]) & held
         retiree.busy = {c.inode for c in mine if connections.is_busy(c)}
+        retiree.others = held - {c.inode for c in mine} - by_path
         if close_idle:
             idle = {c.inode for c in mine if connections.has_answered(c)} - retiree.busy
             traffic.hang_up(pids, idle)
-        paths = connections.open_by_path([seat.socket for seat in seats])
-        return Unfinished(requests=len(retiree.busy) + len(paths & held))
+        return Unfinished(requests=len(retiree.busy | by_path))
 
     def _became_quiet(self, retiree: _Retiree) -> None:
         self.end(retiree.worker)

@@ -232,10 +232,11 @@ class Settings:
     no_relay: bool = _opt(False, "Hand stderr over untouched; no last lines are kept.", flag=True)
     command: tuple[str, ...] = ()
 
-    def policy(self, *, steered: bool) -> Policy:
-        """Return what the core needs to know; ``steered``: a generation has sockets of its own."""
+    def policy(self, *, steered: bool, parked: bool) -> Policy:
+        """Return what the core needs to know, of these settings and of the listeners."""
         return Policy(
             steered=steered,
+            parked=parked,
             canary=Canary(*self.canary) if self.canary else None,
             quiet_timeout=self.quiet_timeout,
             ready_timeout=self.ready_timeout,

@@ -97,15 +97,11 @@ class Sockets:
         for seat in self._seats.get(generation, []):
             seat.listener.group.divert(seat.socket, percent)
 
-    def hand_back(self, failed: int, current: int) -> None:
-        """Give the current generation the live sockets: what waits there is its to serve.
-
-        For a rollout by ``exclusive`` that has failed: the failed generation has them already.
-        """
-        for seat in self._seats.get(current, []):
-            if any(seat.listener.group is o.listener.group for o in self._seats.get(failed, [])):
-                before, seat.socket = seat.socket, seat.listener.socket
-                self._release(seat.listener, before)
+    def take_over(self, generation: int) -> None:
+        """Give a generation the live sockets, whosever they are: it serves who waits there."""
+        for seat in self._seats.get(generation, []):
+            before, seat.socket = seat.socket, seat.listener.socket
+            self._release(seat.listener, before)
 
     def leave(self, generation: int) -> None:
         """Close what a generation had to itself, now that it is gone."""

@@ -27,6 +27,7 @@ from overseer_py.core.messages import (
     Event,
     Exited,
     Kill,
+    Park,
     Quit,
     Report,
     Retire,
@@ -179,13 +180,6 @@ class Supervisor:
         match action:
             case Spawn(worker):
                 self._spawn(worker)
-            case CutOver(generation):
-                self._crew.at_ease(generation)
-                self._sockets.cut_over(generation)
-                self._look_for_strangers()
-            case Divert(generation, percent):
-                self._sockets.divert(generation, percent)
-                self._crew.attend(generation, time.monotonic())
             case Retire(worker):
                 self._retirement.begin(worker, time.monotonic())
             case Drain(worker):
@@ -200,6 +194,27 @@ class Supervisor:
                     observe(action)
             case Quit(status):
                 self._status = status
+            case _:
+                self._steer(action)
+
+    def _steer(self, action: CutOver | Divert | Park) -> None:
+        """Lead new connections to where the fleet wants them."""
+        match action:
+            case CutOver(generation):
+                self._crew.at_ease(generation)
+                current = self._fleet.roster.current
+                if current and generation == current.number and not self._crew.has(generation):
+                    # By exclusive the new one has failed: those who wait for it are the old
+                    # one's now, which is about to be started again.
+                    self._sockets.take_over(generation)
+                else:
+                    self._sockets.cut_over(generation)
+            case Divert(generation, percent):
+                self._sockets.divert(generation, percent)
+                self._crew.attend(generation, time.monotonic())
+            case Park():
+                self._sockets.park()
+        self._look_for_strangers()
 
     def _spawn(self, worker: WorkerId) -> None:
         try:

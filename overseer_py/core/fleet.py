@@ -335,5 +335,8 @@ class Fleet:
 
     def _leave(self) -> None:
         self.leaving = True
+        current = self.roster.current
+        if current and current.policy.parked:
+            self._orders.park()
         for generation in self.roster.generations.values():
             generation.retire()

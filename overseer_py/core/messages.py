@@ -143,6 +143,11 @@ class Divert:
 
 
 @dataclass(frozen=True, slots=True)
+class Park:
+    """Let what is new wait with whoever handed the sockets over: nobody serves it any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Retire:
     """Watch the worker finish what it has; nothing new comes to it."""
 
@@ -183,4 +188,4 @@ class Quit:
     status: int
 
 
-Action = Spawn | CutOver | Divert | Retire | Drain | Kill | Report | Quit
+Action = Spawn | CutOver | Divert | Park | Retire | Drain | Kill | Report | Quit

@@ -9,6 +9,7 @@ from overseer_py.core.messages import (
     Divert,
     Drain,
     Kill,
+    Park,
     Quit,
     Report,
     Retire,
@@ -48,6 +49,12 @@ class Orders:
         for other in self._roster.generations.values():
             other.cut_off = other.sockets != generation.sockets
         self._actions.append(CutOver(generation.number))
+
+    def park(self) -> None:
+        """Let nothing new go to anybody any more."""
+        for generation in self._roster.generations.values():
+            generation.cut_off = True
+        self._actions.append(Park())
 
     def divert(self, candidate: Generation, percent: int) -> None:
         """Let a share of what is new go to the candidate."""

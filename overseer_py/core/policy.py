@@ -28,7 +28,8 @@ class Policy:
     """The rules for one generation.
 
     ``steered``: the generation has sockets of its own, and new connections go to it from the
-    cut-over on; else all generations accept from shared ones.  Never in batches (``surge`` of 1
+    cut-over on; else all generations accept from shared ones.  ``parked``: when the service ends,
+    new connections can wait outside of it.  Never in batches (``surge`` of 1
     or more): there old and new serve side by side, so they share.
     ``surge`` is the number of extra workers that a rollout may run at once: ``None`` for as
     many as the generation has, ``0`` for none at all (exclusive: the old go first).
@@ -38,6 +39,7 @@ class Policy:
     ready_timeout: float = 60.0
     settle: float = 0.0
     steered: bool = False
+    parked: bool = False
     canary: Canary | None = None
     quiet_timeout: float = 5.0
     drain_timeout: float = 30.0

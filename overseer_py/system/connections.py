@@ -17,6 +17,8 @@ from overseer_py.system.sockdiag import Entry, State
 
 STILL = 1000  # milliseconds without a byte after which a connection is between two requests
 
+_OPEN = (State.ESTABLISHED, State.CLOSE_WAIT)
+_HALF_OPEN = (State.SYN_RECEIVED, State.NEW_SYN_RECEIVED)
 _TCP_INFO_SIZE = 104
 _UNACKNOWLEDGED = 24  # offset of tcpi_unacked: of a listener, the connections that wait
 _LAST_TIMES = struct.Struct("=III")  # tcpi_last_data_sent, _ack_sent (never set), _data_recv
@@ -56,28 +58,26 @@ def waiting(listener: socket.socket) -> int:
     return int(struct.unpack_from("=I", info, _UNACKNOWLEDGED)[0])
 
 
-def half_open(listener: socket.socket) -> set[tuple[bytes, bytes]]:
-    """Return the peers whose handshake with this port is half done.
+def at_ports(listeners: Iterable[socket.socket]) -> Iterator[Entry]:
+    """Yield the connections to the ports of these listeners, whoever has them, in one look.
 
-    Such a connection stays with the socket that got its SYN, whatever is steered meanwhile.
+    A half-open one stays with the socket that got its SYN, whatever is steered meanwhile.
     """
-    states = (State.SYN_RECEIVED, State.NEW_SYN_RECEIVED)
-    return {entry.peer for entry in _connections(listener, states, info=False)}
-
-
-def open_now(listeners: Iterable[socket.socket]) -> Iterator[Entry]:
-    """Yield the connections to the ports of these listeners, whoever has them."""
     places = {(o.family, o.getsockname()[1]): o for o in listeners if _is_tcp(o)}
     for listener in places.values():
-        yield from _connections(listener, (State.ESTABLISHED, State.CLOSE_WAIT), info=True)
+        yield from _connections(listener, (*_OPEN, *_HALF_OPEN), info=True)
+
+
+def is_half_open(connection: Entry) -> bool:
+    """Whether the handshake is not done yet, so that no queue has the connection."""
+    return connection.state in _HALF_OPEN
 
 
 def accepted(listeners: Iterable[socket.socket]) -> set[int]:
     """Return the inodes of the connections to these listeners that somebody has accepted."""
     listeners = list(listeners)
     places = {(o.family, o.getsockname()[1]): o for o in listeners if _is_tcp(o)}
-    states = (State.ESTABLISHED, State.CLOSE_WAIT)
-    found = {c.inode for o in places.values() for c in _connections(o, states, info=False)}
+    found = {c.inode for o in places.values() for c in _connections(o, _OPEN, info=False)}
     return (found | open_by_path(listeners)) - {0}
 
 

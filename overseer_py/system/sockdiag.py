@@ -169,9 +169,7 @@ def _ask(body: bytes, flags: int = 0) -> Iterator[bytes]:
             place = 0
             while place < len(data):
                 size, kind, *_ = _HEADER.unpack_from(data, place)
-                if kind == _DONE:
-                    return
-                if kind == _ERROR:
+                if kind in (_DONE, _ERROR):  # a dump that failed is done, with the error
                     _refused(data[place + _HEADER.size :], dump=bool(flags))
                     return
                 yield data[place + _HEADER.size : place + size]

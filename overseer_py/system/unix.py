@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from overseer_py.address import Address
 from overseer_py.errors import ListenerError
+from overseer_py.system import sockdiag
 from overseer_py.system.group import Entrance
 from overseer_py.system.identity import gid_of, uid_of
 
@@ -27,11 +28,11 @@ class Renamed:
 
     def __init__(self, address: Address) -> None:
         """Bind and listen; raise OSError, or ListenerError with the remedy."""
-        room = len(os.fsencode(address.path)) + _LONGEST_LABEL <= _LONGEST_PATH
-        self.obstacle = "" if room else "its path is too long for a second one beside it"
+        self.obstacle = _why_only_one(address.path)
         self._address = address
         self.live = self._open(address.path)
         self.inode: tuple[int, int] | None = _inode(address.path)  # of the path, while it is ours
+        self._members = {self.live}
         self._beside: dict[socket.socket, str] = {}  # those that never had the path
 
     def join(self, label: str, backlog: int) -> socket.socket:
@@ -41,6 +42,7 @@ class Renamed:
             member = self._open(path)
         except OSError as error:
             raise ListenerError(f"listen {self._address}: {path}: {error.strerror}") from error
+        self._members.add(member)
         self._beside[member] = path
         return member
 
@@ -58,12 +60,15 @@ class Renamed:
         """Close a member, and unlink the path that it never gave up."""
         with suppress(KeyError, FileNotFoundError):
             os.unlink(self._beside.pop(member))
+        self._members.discard(member)
         member.close()
 
     def replace(self) -> None:
         """Open a new socket at the path: a worker has shut the live one down for everybody."""
+        self._members.discard(self.live)
         self.live.close()
         self.live = self._open(self._address.path)
+        self._members.add(self.live)
         self.inode = _inode(self._address.path)
 
     def open_entrance(self, member: socket.socket, count: int) -> Entrance:
@@ -91,10 +96,21 @@ class Renamed:
             if self.inode and _inode(self._address.path) == self.inode:
                 os.unlink(self._address.path)
         self.inode = None  # once closed, the number may become another file's
-        self.live.close()
+        for member in self._members:
+            member.close()
 
     def _open(self, path: str) -> socket.socket:
         return _open(replace(self._address, path=path))
+
+
+def _why_only_one(path: str) -> str:
+    if len(os.fsencode(path)) + _LONGEST_LABEL > _LONGEST_PATH:
+        return "its path is too long for a second one beside it"
+    try:
+        sockdiag.unix_connections([path])  # without this list nobody could be called quiet
+    except OSError as error:
+        return f"the kernel does not list unix sockets here ({error.strerror or error})"
+    return ""
 
 
 def _open(address: Address) -> socket.socket:

@@ -228,3 +228,21 @@ def test_stop_delay_at_the_begin_of_an_exclusive_rollout() -> None:
                  drain 1/0#2
         """
     )
+
+
+def test_stop_with_sockets_that_were_handed_over() -> None:
+    """What is new waits outside, so the current generation, too, becomes quiet before it drains."""
+    serving("steered=1 parked=1 workers=2 quiet_timeout=4").tells(
+        """
+        5      stop
+                 stopping drain=yes delay=0
+                 park
+                 retire 1/0#1
+                 retire 1/1#1
+        6      quiet 1/1#1
+                 drain 1/1#1
+        9      time passes
+                 quiet-timed-out 1/0#1
+                 drain 1/0#1
+        """
+    )

@@ -41,6 +41,7 @@ CONFIGURATION = {
     "settle": ["0", "1", "3"],
     "ready_timeout": ["9", "60"],
     "steered": ["1", "1", "1", "0"],
+    "parked": ["0", "1"],
     "canary": ["none", "10:2", "50:0.5"],
     "quiet_timeout": ["5", "1", "0"],
     "drain_timeout": ["2", "60"],

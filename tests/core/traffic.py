@@ -82,6 +82,10 @@ class Traffic:
         self.share, self._tried_since = to.number, now
         self._met.add(self._sockets[to.number])
 
+    def park(self) -> None:
+        """Let nothing new go to anybody any more."""
+        self.live = self.share = 0
+
     # -- what must hold --------------------------------------------------------------------------
 
     def _check_whole(self, generation: Generation, now: float) -> None:

@@ -28,6 +28,7 @@ from overseer_py.core.messages import (
     Exited,
     Extended,
     Kill,
+    Park,
     Quit,
     Report,
     Retire,
@@ -128,6 +129,8 @@ def write(action: Action) -> str:
             return f"{type(action).__name__.lower()} {worker}"
         case CutOver(generation):
             return f"cut-over {generation}"
+        case Park():
+            return "park"
         case Divert(generation, percent):
             return f"divert {generation} {percent}"
         case Quit(status):
@@ -166,7 +169,7 @@ def _setting(key: str, value: str) -> float | OnExit | Canary | None:
             return Canary(int(percent), float(seconds)) if seconds else None
         case "on_exit":
             return OnExit(value)
-        case "steered":
+        case "steered" | "parked":
             return value == "1"
         case "max_crashes":
             return int(value)

@@ -17,6 +17,7 @@ from overseer_py.core.messages import (
     Divert,
     Drain,
     Kill,
+    Park,
     Quit,
     Report,
     Retire,
@@ -131,6 +132,8 @@ class World:
             case CutOver(generation):
                 to = self.fleet.roster.generations.get(generation)
                 self.traffic.cut_over(generation, self._roles.get(generation), to, self.now)
+            case Park():
+                self.traffic.park()
             case Divert(generation, percent):
                 to = self.fleet.roster.generations[generation]
                 self.traffic.divert(to, percent, self.now)
@@ -226,7 +229,7 @@ class World:
         assert known == self.processes.keys(), "the fleet's workers are not the world's"
         if self.quits:
             assert self.fleet.next_deadline() is None
-            assert not [a for a in actions if not isinstance(a, (Report, Quit))]
+            assert not [a for a in actions if not isinstance(a, (Park, Report, Quit))]
 
     def _check_time(self) -> None:
         """6, 9. Nothing that is due has been left."""

@@ -399,7 +399,7 @@ def hands_over(uid: int) -> list[str]:
 
 
 def test_a_socket_that_was_handed_over(tmp_path: Path) -> None:
-    """It is steered, too; when the master stops, new connections wait in it for the next one."""
+    """It is steered as any other."""
     wrapper = hands_over(os.geteuid())
     with Master(tmp_path, "--", *ABRUPT, wrapper=wrapper) as master:
         master.ready()
@@ -409,6 +409,31 @@ def test_a_socket_that_was_handed_over(tmp_path: Path) -> None:
         assert load.failures == []
         check_answers(master, load, handovers)
         check_stop(master)
+
+
+def test_a_restart_of_the_master_itself(tmp_path: Path) -> None:
+    """At a stop new connections wait in the socket that was handed over; the next master has them.
+
+    The program dies of TERM, whatever it has in hand: it has nothing any more.
+    """
+    wrapper = [sys.executable, str(PROGRAMS / "activates.py")]
+    with Master(tmp_path, "--", *ABRUPT, wrapper=wrapper) as masters:
+        masters.ready()
+        with Load(masters.port(), CLIENTS) as load:
+            for _ in range(5):
+                load.more(20)
+                pid = masters.all("overseer-started")[-1]["pid"]
+                after = masters.now()
+                os.kill(pid, signal.SIGUSR2)  # then the live socket is not the one handed over
+                masters.saw("generation-gone", after=after)
+                load.more(20)
+                after = masters.now()
+                masters.send(signal.SIGHUP)
+                masters.saw("overseer-stopped", after=after, status=0)
+                masters.saw("service-ready", after=after)
+            load.more(20)
+        assert load.failures == []
+        assert masters.stop() == 0
 
 
 def test_a_socket_of_another_user(tmp_path: Path) -> None:
