@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.core.transcript import Story, serving
 
 
-def test_the_first_generation_needs_no_cut_over() -> None:
+@pytest.mark.parametrize("surge", ["all", "exclusive"])
+def test_the_first_generation_needs_no_cut_over(surge: str) -> None:
     """Its sockets are the only ones."""
     Story().tells(
-        """
-        0      rollout start steered=1
+        f"""
+        0      rollout start steered=1 surge={surge}
                  service-starting 1 reason=start workers=1
                  spawn 1/0#1
         1      ready 1/0#1

@@ -24,18 +24,20 @@ class Handover:
 
     new: int  # generation
     asked: float  # not later than the request for it
+    committed: float  # not later than its commit
     gone: float  # not earlier than the end of the old generation's last process
 
 
-def hand_over(master: Master, load: Load, times: int = 5) -> list[Handover]:
+def hand_over(master: Master, load: Load, times: int = 5, between: int = BETWEEN) -> list[Handover]:
     """Restart so many times, with requests answered before and after each."""
     handovers = []
     for _ in range(times):
-        load.more(BETWEEN)
+        load.more(between)
         asked = time.monotonic()
-        committed = master.restart()
-        handovers.append(Handover(committed["generation"], asked, time.monotonic()))
-    load.more(BETWEEN)
+        fact = master.restart()
+        committed = asked + fact["took"] - 0.001  # it is rounded, and counts from later than asked
+        handovers.append(Handover(fact["generation"], asked, committed, time.monotonic()))
+    load.more(between)
     return handovers
 
 
@@ -52,6 +54,13 @@ def check_answers(master: Master, load: Load, handovers: list[Handover]) -> None
         assert early == []
         assert late == []
     assert {by for _, by in answers} >= {1, *(handover.new for handover in handovers)}
+
+
+def check_unseen(master: Master, load: Load, handovers: list[Handover]) -> None:
+    """Nobody met a new generation before it was committed: steered, and not exclusive."""
+    answers = _with_generations(master, load)
+    for handover in handovers:
+        assert [a for a, by in answers if by >= handover.new and a.ended < handover.committed] == []
 
 
 def check_order(master: Master, handovers: list[Handover]) -> None:

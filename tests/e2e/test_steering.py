@@ -19,7 +19,7 @@ from tests.e2e.handovers import (
     check_unseen,
     hand_over,
 )
-from tests.load import Load, fetch
+from tests.load import Load, Place, fetch
 from tests.master import HELLO, PROGRAMS, Master, program
 
 TCP = ["--listen", "127.0.0.1:0"]
@@ -46,7 +46,7 @@ def test_on_every_address(tmp_path: Path) -> None:
     listen = ["--listen", ":0", "--listen", "six=[::1]:0", "--listen", f"unix:{path}"]
     with Master(tmp_path, *listen, "--", *program("three", "0.01")) as master:
         master.ready()
-        places = [master.port(), ("::1", master.port("six")), str(path)]
+        places: list[Place] = [master.port(), ("::1", master.port("six")), str(path)]
         loads = [Load(place, 2) for place in places]
         with loads[0], loads[1], loads[2]:
             for _ in range(5):

@@ -1,9 +1,7 @@
-"""An ASGI application: answers its generation and its pid."""
+"""An ASGI application: answers its generation, how many bytes it was sent, and its pid."""
 
+import asyncio
 import os
-
-BODY = f"{os.environ['OVERSEER_GENERATION']} {os.getpid()}\n".encode()
-HEADERS = [(b"content-type", b"text/plain"), (b"content-length", str(len(BODY)).encode())]
 
 
 async def app(scope, receive, send):
@@ -13,5 +11,19 @@ async def app(scope, receive, send):
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
         return
-    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-    await send({"type": "http.response.body", "body": BODY})
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.2)
+    size = await received(receive)
+    body = f"{os.environ['OVERSEER_GENERATION']} {size} {os.getpid()}\n".encode()
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def received(receive):
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    return size
