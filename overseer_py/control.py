@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ LONGEST_LINE = 1 << 16  # bytes
 MOST_CLIENTS = 64
 MOST_UNREAD = 1 << 18  # bytes of answers that a client may leave unread
 HALF_LINE = 5.0  # seconds for the rest of a line
+_REST = 1.0  # seconds without new clients when no descriptor is left for one
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 Params = Mapping[str, Any]
@@ -95,6 +97,7 @@ class Control:
         self.path = path
         self._loop, self._log, self._methods = loop, log, methods
         self._clients: list[Client] = []
+        self._deaf_until: float | None = None
         self._socket = _listen(path)
         loop.watch(self._socket.fileno(), IN, self._on_connection)
 
@@ -102,11 +105,14 @@ class Control:
         """Return when ``tick`` has something to do; ``now`` if a line waits already."""
         if any(_has_line(client) for client in self._clients):
             return now
-        times = (client.late_at for client in self._clients)
+        times = [client.late_at for client in self._clients] + [self._deaf_until]
         return min((at for at in times if at is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Serve one line of each client, and let go of those that are late."""
+        if self._deaf_until is not None and self._deaf_until <= now:
+            self._deaf_until = None
+            self._loop.change(self._socket.fileno(), IN)
         for client in list(self._clients):
             if _has_line(client):
                 self._serve(client)
@@ -140,7 +146,11 @@ class Control:
     def _on_connection(self, _: int) -> None:
         try:
             connection, _address = self._socket.accept()
-        except OSError:  # gone already, or no descriptor left: it is asked again
+        except BlockingIOError:  # gone already
+            return
+        except OSError:  # no descriptor left: do not ask without end
+            self._loop.change(self._socket.fileno(), 0)
+            self._deaf_until = time.monotonic() + _REST
             return
         connection.setblocking(False)
         pid, uid, _gid = _CREDENTIALS.unpack(
