@@ -25,6 +25,7 @@ from overseer_py.system.sockdiag import Entry
 _LOOKS = 3  # in a row
 _FIRST, _GROWTH, _LONGEST = 0.01, 1.2, 0.1  # seconds between looks
 _REST = 10.0  # a look of 50 ms (a few thousand connections) is followed by half a second without
+_LONGEST_REST = 1.0  # seconds: a few looks must fit into the quiet time-out
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class Retirement:
         """See who is quiet; those who exit meanwhile are ended by the fleet's own orders."""
         if self.next_look is None or self.next_look > now:
             return
-        begun = time.monotonic()
+        begun, spent = time.monotonic(), time.process_time()
         view = _View(self._every_socket())
         for generation in {worker.generation for worker in self._retirees}:
             seats = self._sockets.own(generation)
@@ -96,8 +97,9 @@ class Retirement:
             for retiree in self._of(generation):
                 self._judge(retiree, seats, waiting, view)
         self._pause = min(self._pause * _GROWTH, _LONGEST)
-        cost = time.monotonic() - begun
-        self.next_look = begun + max(self._pause, _REST * cost) if self._retirees else None
+        rest = _REST * (time.process_time() - spent)  # not what others took on a busy machine
+        pause = max(self._pause, min(rest, _LONGEST_REST))
+        self.next_look = begun + pause if self._retirees else None
 
     def _judge(
         self, retiree: _Retiree, seats: list[Seat], waiting: Unfinished, view: _View

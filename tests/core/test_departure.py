@@ -230,6 +230,26 @@ def test_stop_delay_at_the_begin_of_an_exclusive_rollout() -> None:
     )
 
 
+def test_death_after_the_end_of_an_exclusive_rollout() -> None:
+    """Who quiets was to go, so that is no crash, and the service does not end for it."""
+    serving("steered=1 surge=exclusive stop_delay=10 on_exit=exit").tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=1
+                 cut-over 2
+                 retire 1/0#1
+        6      stop
+                 stopping drain=yes delay=10
+                 cut-over 1
+                 rollout-cancelled 2 reason="the service is stopping"
+                 generation-gone 2
+        7      exited 1/0#1 139
+                 worker-exited 1/0#1 how="exited 139" status=139 expected=yes
+                 spawn 1/0#2
+        """
+    )
+
+
 def test_stop_with_sockets_that_were_handed_over() -> None:
     """What is new waits outside, so the current generation, too, becomes quiet before it drains."""
     serving("steered=1 parked=1 workers=2 quiet_timeout=4").tells(

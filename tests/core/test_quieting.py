@@ -137,7 +137,11 @@ def test_only_who_is_retiring_becomes_quiet() -> None:
     """One that serves may have nothing to do for a while; and nobody drains twice."""
     serving("steered=1").tells(
         """
-        4      quiet 1/0#1
+        3      exited 1/0#1 1
+                 worker-exited 1/0#1 how="exited 1" status=1 expected=no
+                 spawn 1/0#2
+        3.5    ready 1/0#2
+        4      quiet 1/0#2
         5      rollout deploy
                  rollout-started 2 reason=deploy workers=1
                  spawn 2/0#1
@@ -145,11 +149,12 @@ def test_only_who_is_retiring_becomes_quiet() -> None:
         6      ready 2/0#1
                  cut-over 2
                  rollout-committed 2 reason=deploy took=1
-                 retire 1/0#1
+                 retire 1/0#2
         7      quiet 2/0#1
-        8      quiet 1/0#1
-                 drain 1/0#1
-        9      quiet 1/0#1
+        7      quiet 1/0#1
+        8      quiet 1/0#2
+                 drain 1/0#2
+        9      quiet 1/0#2
         """
     )
 
