@@ -84,9 +84,19 @@ def compare(requests: int) -> list[list[str]]:
         for _ in range(ROUNDS):
             for kind, port in ports.items():
                 taken[kind].append(sorted(times(port, requests)))
-    rows = {kind: [median(r), r[len(r) * 99 // 100], len(r) / sum(r)] for kind, rounds in taken.items() for r in [sorted(t for one in rounds for t in one)]}  # noqa: E501
+    rows = {
+        kind: [median(r), r[len(r) * 99 // 100], len(r) / sum(r)]
+        for kind, rounds in taken.items()
+        for r in [sorted(t for one in rounds for t in one)]
+    }  # noqa: E501
     return [
-        [kind, f"{mid * 1e6:.0f}", f"{high * 1e6:.0f}", f"{rate:.0f}", f"{rate / rows['bare'][2]:.2f}"]  # noqa: E501
+        [
+            kind,
+            f"{mid * 1e6:.0f}",
+            f"{high * 1e6:.0f}",
+            f"{rate:.0f}",
+            f"{rate / rows['bare'][2]:.2f}",
+        ]  # noqa: E501
         for kind, (mid, high, rate) in rows.items()
     ]
 
