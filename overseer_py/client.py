@@ -41,8 +41,8 @@ class Client:
         try:
             self._socket.sendall(line.encode() + b"\n")
             answer: Mapping[str, Any] = json.loads(self._lines.readline() or b"null") or {}
-        except OSError as error:
-            raise RequestError(f"{method}: no answer: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{method}: no answer: {error}") from error
         if "result" not in answer:
             said = answer.get("error", {}).get("message", "the master is gone")
             raise RequestError(f"{method}: {said}")
@@ -69,7 +69,7 @@ def instances(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
     Units of systemd have a directory of their own below the one of all.
     """
     found: dict[str, Path] = {}
-    for directory in _directories(environ):
+    for directory in filter(_is_private, _directories(environ)):
         for path in sorted((*directory.glob("*.sock"), *directory.glob("*/*.sock"))):
             if path.is_socket():
                 found.setdefault(path.stem, path)
@@ -90,6 +90,15 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
     raise NoInstanceError(f"no overseer named {name!r} runs here (there is: {there})")
 
 
+def _is_private(directory: Path) -> bool:
+    """Whether nobody else can have put a socket there: its answers would be believed."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
+
+
 def _directories(environ: Mapping[str, str]) -> Iterator[Path]:
     if given := environ.get("RUNTIME_DIRECTORY"):
         yield Path(given.split(":")[0])
@@ -97,4 +106,4 @@ def _directories(environ: Mapping[str, str]) -> Iterator[Path]:
         yield Path(given) / "overseer"
     if os.geteuid() == 0:
         yield Path("/run/overseer")
-    yield Path(f"/tmp/overseer-{os.geteuid()}")  # noqa: S108 - the socket's owner is checked
+    yield Path(f"/tmp/overseer-{os.geteuid()}")  # noqa: S108 - owner and mode are checked

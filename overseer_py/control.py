@@ -99,6 +99,7 @@ class Control:
         self._clients: list[Client] = []
         self._deaf_until: float | None = None
         self._socket = _listen(path)
+        self._inode = os.lstat(path).st_ino
         loop.watch(self._socket.fileno(), IN, self._on_connection)
 
     def due(self, now: float) -> float | None:
@@ -139,7 +140,8 @@ class Control:
         self._loop.forget(self._socket.fileno())
         self._socket.close()
         with suppress(OSError):
-            self.path.unlink()
+            if os.lstat(self.path).st_ino == self._inode:
+                self.path.unlink()
 
     # -- what happens on the sockets ------------------------------------------------------------
 
@@ -202,6 +204,9 @@ class Control:
             self._methods[method](request)
         except RefusedError as error:
             request.refuse(error)
+        except Exception as error:  # noqa: BLE001 - the client must hear, and the others be served
+            self._log.exception("master-error")
+            request.refuse(RefusedError("failed", repr(error)))
         self._watch(client)
 
     def _flush(self, client: Client) -> None:
@@ -242,7 +247,8 @@ class Control:
 def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.unlink(missing_ok=True)
+        if path.is_socket():
+            path.unlink()
         before = os.umask(0o177)
         try:
             listener.bind(str(path))

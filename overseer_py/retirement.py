@@ -22,6 +22,8 @@ from overseer_py.system.connections import Unfinished
 from overseer_py.system.listeners import Seat
 from overseer_py.system.sockdiag import Entry
 
+Peer = tuple[bytes, bytes]  # port and address
+
 _LOOKS = 3  # in a row
 _FIRST, _GROWTH, _LONGEST = 0.01, 1.2, 0.1  # seconds between looks
 _REST = 10.0  # a look of 50 ms (a few thousand connections) is followed by half a second without
@@ -35,6 +37,7 @@ class _Retiree:
     worker: WorkerId
     looks: int = 0  # in a row at which it was quiet
     busy: set[int] = field(default_factory=set)  # connections in a request
+    held: set[int] = field(default_factory=set)  # all of them
     others: set[int] = field(default_factory=set)  # no connections of clients at all
     left: Unfinished = field(default_factory=Unfinished)
 
@@ -63,7 +66,8 @@ class Retirement:
         self._crew = crew
         self._post = post
         self._retirees: dict[WorkerId, _Retiree] = {}
-        self._half_open: dict[int, set[tuple[bytes, bytes]]] = {}  # since the cut-over
+        self._half_open: dict[int, set[Peer]] = {}  # since the cut-over
+        self._early: dict[int, set[Peer]] = {}  # whoever was connected at the first look
         self._pause = _FIRST
 
     def begin(self, worker: WorkerId, now: float) -> None:
@@ -77,19 +81,21 @@ class Retirement:
         """Watch it no more."""
         if self._retirees.pop(worker, None) and not self._of(worker.generation):
             self._half_open.pop(worker.generation, None)
+            self._early.pop(worker.generation, None)
         if not self._retirees:
             self.next_look = None
 
     def hint(self, worker: WorkerId) -> str:
         """Return what a worker was still doing when it was looked at last."""
         retiree = self._retirees.get(worker)
-        return str(retiree.left) if retiree else ""
+        return str(retiree.left) if retiree and retiree.left else ""
 
     def look(self, now: float) -> None:
         """See who is quiet; those who exit meanwhile are ended by the fleet's own orders."""
         if self.next_look is None or self.next_look > now:
             return
         begun, spent = time.monotonic(), time.process_time()
+        self.next_look = begun + _LONGEST_REST  # whatever goes wrong in this one
         view = _View(self._every_socket())
         for generation in {worker.generation for worker in self._retirees}:
             seats = self._sockets.own(generation)
@@ -120,6 +126,7 @@ class Retirement:
         begun = self._half_open.get(generation)
         if begun is None or begun:  # once all are done, no more can come
             now_half_open = {c.peer for c in view.connections if connections.is_half_open(c)}
+            self._early.setdefault(generation, {c.peer for c in view.connections})
             # At the first look: those of the new generation among them are done soon, too.
             begun = now_half_open if begun is None else begun & now_half_open
             self._half_open[generation] = begun
@@ -136,13 +143,21 @@ class Retirement:
             if busy := {c.inode for c in known if connections.is_busy(c)}:
                 return Unfinished(requests=len(busy))
         pids = procfs.tree([member.process.pid])
+        if any(procfs.is_hidden(pid) for pid in pids):
+            # Root without CAP_SYS_PTRACE, and a worker of another user: whoever was connected at
+            # the first look is the old generation's, and a few of the new one's first.
+            early = self._early[retiree.worker.generation]
+            mine = [c for c in view.connections if c.peer in early]
+            return Unfinished(requests=sum(map(connections.is_busy, mine)))
         held = {inode for pid in pids for inode in procfs.sockets(pid)}
         if held <= retiree.others:
             return Unfinished()
         mine = [c for c in view.connections if c.inode in held]
         by_path = connections.open_by_path([seat.socket for seat in seats]) & held
         retiree.busy = {c.inode for c in mine if connections.is_busy(c)}
-        retiree.others = held - {c.inode for c in mine} - by_path
+        # One that was accepted since the kernel's list was made is not in it, but in the next.
+        retiree.others = (held & retiree.held) - {c.inode for c in mine} - by_path
+        retiree.held = held
         if close_idle:
             idle = {c.inode for c in mine if connections.has_answered(c)} - retiree.busy
             traffic.hang_up(pids, idle)

@@ -37,6 +37,7 @@ class Sockets:
         self._adopted = adopt(environ, os.getpid())
         self._open: list[Listener] = []
         self._seats: dict[int, list[Seat]] = {}  # by generation
+        self._current = 0  # the generation that gets what is new
 
     def open(self, addresses: Sequence[Address]) -> list[Listener]:
         """Return a listener for each address, those that are open already as they are.
@@ -73,6 +74,7 @@ class Sockets:
         generation has the one that was opened.  Raises ListenerError.
         """
         seats = self._seats[generation] = []
+        self._current = self._current or generation
         try:
             for listener, own in steered.items():
                 seats.append(self._take(generation, listener, own=own))
@@ -82,23 +84,28 @@ class Sockets:
         return seats
 
     def cut_over(self, generation: int) -> None:
-        """Let all that is new come to this generation; raise OSError if a listener stays behind."""
-        failed: OSError | None = None
+        """Let all that is new come to this generation; raise ListenerError if not all can."""
+        self._current = generation
+        left_behind: Exception | None = None
         for seat in self._seats.get(generation, []):
             try:
+                seat.listen()  # with our backlog, and again if a worker has shut it down
                 seat.listener.group.cut_over(seat.socket)
-            except OSError as error:  # the others must come, whatever is wrong with this one
-                failed = error
-        if failed:
-            raise failed
+            except (OSError, ListenerError) as error:  # the others must come, whatever this one has
+                left_behind = error
+            self._watch(seat.listener.group, seat.socket)
+        if left_behind:
+            raise ListenerError(f"could not be cut over: {left_behind}") from left_behind
 
     def divert(self, generation: int, percent: int) -> None:
         """Let a share of what is new come to this generation."""
         for seat in self._seats.get(generation, []):
+            seat.listen()
             seat.listener.group.divert(seat.socket, percent)
 
     def take_over(self, generation: int) -> None:
         """Give a generation the live sockets, whosever they are: it serves who waits there."""
+        self._current = generation
         for seat in self._seats.get(generation, []):
             before, seat.socket = seat.socket, seat.listener.socket
             self._release(seat.listener, before)
@@ -114,8 +121,15 @@ class Sockets:
             listener.group.park()
 
     def own(self, generation: int) -> list[Seat]:
-        """Return the seats to which nothing new comes any more."""
-        return [s for s in self._seats.get(generation, []) if s.socket is not s.listener.socket]
+        """Return the seats of a retiring generation that the current one does not have, too.
+
+        Of the current one itself, on its way out, those from which what is new was led away.
+        """
+        seats = self._seats.get(generation, [])
+        if generation == self._current:
+            return [seat for seat in seats if seat.socket is not seat.listener.socket]
+        shared = {seat.socket for seat in self._seats.get(self._current, [])}
+        return [seat for seat in seats if seat.socket not in shared]
 
     def strangers(self) -> Iterator[tuple[Listener, int]]:
         """Yield the sockets (by inode) that somebody else has bound beside ours."""
@@ -205,6 +219,7 @@ class Sockets:
                 self._loop.forget(member.fileno())
                 group.settle()
 
+        self._loop.forget(member.fileno())  # it may be watched as one of another role
         self._loop.watch(member.fileno(), 0, call)
 
     def _find(self, address: Address, taken: Sequence[Listener]) -> list[Listener]:

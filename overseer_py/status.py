@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overseer_py import __version__
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.generation import Generation
+from overseer_py.core.messages import WorkerId
 from overseer_py.core.worker import Worker
 from overseer_py.crew import Crew, Member
 from overseer_py.handover import FIRST_FD
@@ -21,8 +22,10 @@ from overseer_py.plans import Plans
 from overseer_py.system import connections, procfs
 from overseer_py.system.listeners import Listener
 
+_REST = 10.0  # connections are counted again after ten times as long as it took
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Service:
     """Everything that knows something of the service."""
 
@@ -30,6 +33,21 @@ class Service:
     crew: Crew
     plans: Plans
     ledger: Ledger
+    counts: dict[WorkerId, int] = field(default_factory=dict)  # connections, when last counted
+    count_again: float = 0.0
+
+    def count(self, now: float) -> None:
+        """Count connections anew, unless that was done just now: it may take a while."""
+        if now < self.count_again:
+            return
+        spent = time.process_time()
+        everything = connections.accepted([o.socket for o in self.plans.plan.listeners])
+        self.counts = {
+            worker: len(everything & _held(procfs.tree([member.process.pid])))
+            for worker, member in self.crew.members.items()
+            if everything
+        }
+        self.count_again = now + _REST * (time.process_time() - spent)
 
 
 def status(service: Service) -> dict[str, object]:
@@ -37,7 +55,7 @@ def status(service: Service) -> dict[str, object]:
     roster, plan = service.fleet.roster, service.plans.plan
     current = roster.current
     last = service.ledger.last
-    open_now = connections.accepted([o.socket for o in plan.listeners])
+    service.count(time.monotonic())
     return {
         "name": plan.settings.name,
         "pid": os.getpid(),
@@ -47,7 +65,7 @@ def status(service: Service) -> dict[str, object]:
         "generation": current.number if current else None,
         "workers_wanted": current.size if current else plan.settings.workers,
         "listeners": _listeners(service.plans),
-        "workers": _workers(service, open_now),
+        "workers": _workers(service),
         "rollout": _rollout(service),
         "last_rollout": last.ended() if last else None,
         "release": None,
@@ -108,13 +126,12 @@ def _phase(candidate: Generation) -> str:
     return "settling" if candidate.settled_at is not None else "starting"
 
 
-def _workers(service: Service, open_now: set[int]) -> list[dict[str, object]]:
-    members = service.crew.members
+def _workers(service: Service) -> list[dict[str, object]]:
     workers = sorted(service.fleet.roster.workers(), key=lambda worker: worker.id)
-    return [_worker(worker, members.get(worker.id), open_now) for worker in workers]
+    return [_worker(service, worker, service.crew.members.get(worker.id)) for worker in workers]
 
 
-def _worker(worker: Worker, member: Member | None, open_now: set[int]) -> dict[str, object]:
+def _worker(service: Service, worker: Worker, member: Member | None) -> dict[str, object]:
     pids = procfs.tree([member.process.pid]) if member else []
     return {
         "pid": member.process.pid if member else None,
@@ -125,7 +142,7 @@ def _worker(worker: Worker, member: Member | None, open_now: set[int]) -> dict[s
         "ready_at": timestamp(member.ready) if member and member.ready else None,
         "rss_bytes": sum(map(procfs.memory, pids)),
         "cpu_percent": _cpu(pids, member),
-        "connections": len(open_now & _held(pids)) if open_now else 0,
+        "connections": service.counts.get(worker.id, 0),
         "crashes": worker.crashes,
         "status": member.status if member else "",
     }

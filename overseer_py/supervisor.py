@@ -40,7 +40,7 @@ from overseer_py.core.messages import (
 )
 from overseer_py.core.worker import WorkerState
 from overseer_py.crew import Crew
-from overseer_py.errors import OverseerError
+from overseer_py.errors import ListenerError, OverseerError
 from overseer_py.handover import FIRST_FD
 from overseer_py.instance import Claim
 from overseer_py.ledger import Ledger
@@ -208,7 +208,7 @@ class Supervisor:
                     # one's now, which is about to be started again.
                     self._sockets.take_over(generation)
                 else:
-                    self._sockets.cut_over(generation)
+                    self._cut_over(generation)
             case Divert(generation, percent):
                 self._sockets.divert(generation, percent)
                 self._crew.attend(generation, time.monotonic())
@@ -225,6 +225,13 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - or the fleet would wait for it for ever
             self._log.exception("master-error")
             self.post(Exited(worker, f"could not be started: {error!r}"))
+
+    def _cut_over(self, generation: int) -> None:
+        try:
+            self._sockets.cut_over(generation)
+        except ListenerError as error:  # the next generation gets a new socket there
+            self._report("listener-lost", generation=generation, reason=str(error))
+            self.post(RolloutRequested(f"generation {generation} {error}"))
 
     def _on_report(self, report: Report) -> None:
         """Follow up on what was decided, where it concerns more than the workers."""
@@ -308,7 +315,7 @@ class Supervisor:
         """Listen again: a worker has closed the listener for everybody."""
         try:
             repaired = self._sockets.revive(listener)
-        except OverseerError as error:
+        except (OSError, OverseerError) as error:
             self._report("listener-lost", name=listener.name, reason=str(error))
             return
         self._report("listener-shut-down", name=listener.name, repaired=repaired)

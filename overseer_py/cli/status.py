@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -23,34 +23,31 @@ def status(name: str | None, as_json: bool) -> None:
 
     With --json a NAME gives one document, and no NAME a list of them.
     """
-    try:
-        documents = [_ask(name)] if name else _ask_all()
-    except OverseerError as error:
+    failed: list[OverseerError] = []
+    documents = list(_ask(name, failed))
+    for error in failed:
         say(str(error))
-        raise SystemExit(error.exit_status) from None
-    if as_json:
+    if as_json and documents:
         click.echo(json.dumps(documents[0] if name else documents, indent=2))
-        return
-    click.echo("\n\n".join("\n".join(_shown(document)) for document in documents))
-
-
-def _ask(name: str) -> Document:
-    with Client(find(name)) as client:
-        return client.status()
-
-
-def _ask_all() -> list[Document]:
-    """Ask everybody; a socket that a killed master has left is passed over."""
-    documents = []
-    for path in instances().values():
-        try:
-            with Client(path) as client:
-                documents.append(client.status())
-        except NoInstanceError:
-            continue
+    elif documents:
+        click.echo("\n\n".join("\n".join(_shown(document)) for document in documents))
+    if failed:
+        raise SystemExit(failed[0].exit_status)
     if not documents:
-        raise NoInstanceError("no overseer of this user runs here")
-    return documents
+        say("no overseer of this user runs here")
+        raise SystemExit(NoInstanceError.exit_status)
+
+
+def _ask(name: str | None, failed: list[OverseerError]) -> Iterator[Document]:
+    """Yield what each says; one that is stuck must not hide the others."""
+    for known in [name] if name else instances():
+        try:
+            with Client(find(known)) as client:
+                yield client.status()
+        except OverseerError as error:
+            # Without a name: a socket that a killed master has left is none.
+            if name or not isinstance(error, NoInstanceError):
+                failed.append(error)
 
 
 def _shown(document: Document) -> Iterable[str]:
@@ -86,7 +83,7 @@ def _table(workers: Sequence[Document]) -> Iterable[str]:
                 f"{worker['cpu_percent']:.0f} %",
                 str(worker["connections"]),
                 str(worker["crashes"]),
-                worker["status"],
+                "".join(c if c.isprintable() else "?" for c in worker["status"]),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

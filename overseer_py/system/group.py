@@ -65,6 +65,9 @@ class Group(Protocol):
     def strangers(self) -> set[int]:
         """Return the inodes of sockets at the address that are not the group's."""
 
+    def is_adopted(self, member: socket.socket) -> bool:
+        """Whether the member is one that was handed over: it is another's, too."""
+
     def park(self) -> None:
         """Let what is new wait with whoever handed the socket over, if anybody did."""
 
@@ -106,6 +109,10 @@ class Shared:
     def strangers(self) -> set[int]:
         """Return none: nobody else can be at the address."""
         return set()
+
+    def is_adopted(self, member: socket.socket) -> bool:
+        """Whether the one there is was handed over."""
+        return self.adopted
 
     def park(self) -> None:
         """Nothing: it waits there anyway."""

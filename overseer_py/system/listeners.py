@@ -131,7 +131,7 @@ class Seat:
         Again after every start of a worker: its own listen(2) overwrites the backlog of the
         shared socket.
         """
-        if self.listener.stream and self.listener.wanted.kind is not Kind.ADOPTED:
+        if self.listener.stream and not self.listener.group.is_adopted(self.socket):
             self.socket.listen(self.listener.wanted.backlog)
 
     def inherited(self) -> Inherited:

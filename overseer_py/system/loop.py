@@ -49,10 +49,10 @@ class Loop:
         return [self._call(fd, mask) for fd, mask in self._epoll.poll(timeout)]
 
     def _call(self, fd: int, mask: int) -> Callable[[], None]:
-        callback = self._callbacks[fd]
+        callback = self._callbacks.get(fd)  # none: forgotten, and another took its number
 
         def call() -> None:
-            if self._callbacks.get(fd) is callback:
+            if callback and self._callbacks.get(fd) is callback:
                 callback(mask)
 
         return call

@@ -54,8 +54,12 @@ class Visit:
         self._entrance = seat.open_entrance(1)
         self._socket = next(connections_from(self._entrance))
         self._socket.setblocking(False)
-        with suppress(BlockingIOError):
-            self._socket.connect(self._entrance.place)
+        try:
+            with suppress(BlockingIOError):
+                self._socket.connect(self._entrance.place)
+        except OSError:
+            self.close()
+            raise
 
     @property
     def accepted(self) -> int:

@@ -102,6 +102,16 @@ def beside(sock: socket.socket, family: int) -> Iterator[Entry]:
     return at_port(family, protocol, sock.getsockname()[1], [state])
 
 
+def has_connected(sock: socket.socket) -> bool:
+    """Whether there is a connected UDP socket at the address of this one.
+
+    The kernel puts what is bound next into the group of that one (udp_reuseport_add_sock()).
+    """
+    name = sock.getsockname()
+    found = at_port(sock.family, socket.IPPROTO_UDP, name[1], [State.ESTABLISHED])
+    return any(entry.address == packed(name[0]) for entry in found)
+
+
 def unix_queue(listener: socket.socket) -> int:
     """Return how many connections wait to be accepted on a unix socket."""
     attributes = _about_unix(listener, _UNIX_QUEUE)

@@ -86,6 +86,7 @@ class Steered:
     def divert(self, member: socket.socket, percent: int) -> None:
         """Let the program draw lots for each new connection."""
         self._share = member, percent
+        self._steer()
         self.settle()
 
     def leave(self, member: socket.socket) -> None:
@@ -144,6 +145,10 @@ class Steered:
         if host not in _WILDCARDS:
             found = [entry for entry in found if entry.address == sockdiag.packed(host)]
         return {entry.inode for entry in found} - self._members.keys()
+
+    def is_adopted(self, member: socket.socket) -> bool:
+        """Whether the member is the one that was handed over."""
+        return member is self.adopted
 
     def park(self) -> None:
         """Let what is new wait in the socket that was handed over: it outlives us."""
@@ -204,6 +209,8 @@ class Steered:
             self.leave(spare)
 
     def _add(self, *, deaf: bool) -> socket.socket:
+        if self.live.type == socket.SOCK_DGRAM and sockdiag.has_connected(self.live):
+            raise OSError("a connected socket is at the address, and would be joined instead")
         member = _twin(self.live)
         try:
             bpf.allow_others(member)

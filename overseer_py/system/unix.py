@@ -19,7 +19,7 @@ from overseer_py.system import sockdiag
 from overseer_py.system.group import Entrance
 from overseer_py.system.identity import gid_of, uid_of
 
-_LONGEST_LABEL = 8  # a dot and the number of a generation
+_LONGEST_LABEL = 18  # what is added for a second one: a word, a number
 _LONGEST_PATH = 107  # unix(7): sun_path has 108 bytes, one of them the end
 
 
@@ -37,9 +37,11 @@ class Renamed:
 
     def join(self, label: str, backlog: int) -> socket.socket:
         """Bind one more socket beside the path."""
-        path = f"{self._address.path}.{label}"
+        path = _beside(self._address.path, label)
+        self._check_owner()
         try:
             member = self._open(path)
+            member.listen(backlog)
         except OSError as error:
             raise ListenerError(f"listen {self._address}: {path}: {error.strerror}") from error
         self._members.add(member)
@@ -50,7 +52,9 @@ class Renamed:
         """Rename the member's path over the one that clients know."""
         if member is self.live:
             return
-        os.rename(self._beside.pop(member), self._address.path)
+        self._check_owner()
+        os.rename(self._beside[member], self._address.path)
+        del self._beside[member]
         self.live, self.inode = member, _inode(self._address.path)
 
     def divert(self, member: socket.socket, percent: int) -> None:
@@ -61,15 +65,17 @@ class Renamed:
         with suppress(KeyError, FileNotFoundError):
             os.unlink(self._beside.pop(member))
         self._members.discard(member)
+        with suppress(OSError):
+            member.shutdown(socket.SHUT_RDWR)  # also if a stray process still holds it
         member.close()
 
     def replace(self) -> None:
         """Open a new socket at the path: a worker has shut the live one down for everybody."""
-        self._members.discard(self.live)
+        self._check_owner()
+        fresh = self._open(self._address.path)
+        self._members ^= {self.live, fresh}
         self.live.close()
-        self.live = self._open(self._address.path)
-        self._members.add(self.live)
-        self.inode = _inode(self._address.path)
+        self.live, self.inode = fresh, _inode(self._address.path)
 
     def open_entrance(self, member: socket.socket, count: int) -> Entrance:
         """Return where the member's own path is now."""
@@ -85,6 +91,10 @@ class Renamed:
         """Return none: a path has one socket."""
         return set()
 
+    def is_adopted(self, member: socket.socket) -> bool:
+        """Whether it was handed over: none is."""
+        return False
+
     def park(self) -> None:
         """Nothing: nobody handed it over."""
 
@@ -99,8 +109,20 @@ class Renamed:
         for member in self._members:
             member.close()
 
+    def _check_owner(self) -> None:
+        """Raise ListenerError if something is at the path that is not ours."""
+        with suppress(FileNotFoundError):
+            if _inode(self._address.path) != self.inode:
+                raise ListenerError(f"listen {self._address}: another's file is there; remove it")
+
     def _open(self, path: str) -> socket.socket:
         return _open(replace(self._address, path=path))
+
+
+def _beside(path: str, label: str) -> str:
+    """Return a path that nobody else would choose."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.overseer-{label}")
 
 
 def _why_only_one(path: str) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from overseer_py.system.sockdiag import State, at_port
 from tests.e2e.handovers import (
     CLIENTS,
     check_answers,
@@ -21,6 +24,7 @@ from tests.e2e.handovers import (
 )
 from tests.load import Load, Place, fetch
 from tests.master import HELLO, PROGRAMS, Master, program
+from tests.needs import need
 
 TCP = ["--listen", "127.0.0.1:0"]
 ABRUPT = program("abrupt", "0.01")
@@ -56,7 +60,7 @@ def test_on_every_address(tmp_path: Path) -> None:
         assert [load.failures for load in loads] == [[], [], []]
         assert {fact["handover"] for fact in master.all("listening")} == {"steered"}
         check_stop(master)
-    assert list(tmp_path.glob("web.sock*")) == []
+    assert list(tmp_path.glob("*web.sock*")) == []
 
 
 def test_datagrams(tmp_path: Path) -> None:
@@ -194,6 +198,90 @@ def _connected(port: int) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port))
     client.settimeout(60)
     return client
+
+
+def test_a_worker_that_may_not_be_looked_at(tmp_path: Path) -> None:
+    """Root without CAP_SYS_PTRACE sees nothing of another user's worker: its requests are kept."""
+    if os.geteuid():
+        pytest.skip("needs root to run workers as somebody else")
+    wrapper = [need("setpriv"), "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    with tempfile.TemporaryDirectory() as public:  # tmp_path is not for others
+        os.chmod(public, 0o755)
+        server = Path(public) / "server"
+        subprocess.run([need("cc"), "-o", str(server), str(PROGRAMS / "server.c")], check=True)
+        options = [*TCP, "--user", "nobody", "--chdir", "/", "--ready", "delay:0.3s"]
+        with Master(tmp_path, *options, "--", str(server), "abrupt", wrapper=wrapper) as master:
+            master.ready()
+            with Load(master.port(), CLIENTS, "/slow") as load:
+                hand_over(master, load, 3, between=8)
+            assert load.failures == []
+            check_stop(master)
+
+
+def test_an_address_that_is_given_up(tmp_path: Path) -> None:
+    """A reload to another address: requests at the old one still have their time."""
+    file = tmp_path / "overseer.toml"
+    file.write_text('listen = ["a=127.0.0.1:0"]\n')
+    with Master(tmp_path, "--config", str(file), "--", *program("answers_late")) as master:
+        master.ready()
+        with closing(_connected(master.port("a"))) as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            file.write_text('listen = ["b=127.0.0.1:0"]\n')
+            master.send(signal.SIGHUP)
+            assert b"200 OK" in client.recv(4096)
+            master.saw("listener-closed", name="a")
+        check_stop(master)
+
+
+def test_the_backlog_is_ours(tmp_path: Path) -> None:
+    """A program's own listen(2) with a short backlog does not outlast the cut-over."""
+    with Master(
+        tmp_path, "--listen", "127.0.0.1:0?backlog=77", "--", *program("meddles")
+    ) as master:
+        master.ready()
+        for _ in range(3):
+            everything = at_port(socket.AF_INET, socket.IPPROTO_TCP, master.port(), [State.LISTEN])
+            assert [entry.unsent for entry in everything] == [77]  # of a listener: its backlog
+            master.restart()
+        assert master.stop() == 0
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "unix:{}/web.sock"])
+def test_a_candidate_that_shuts_its_listener_down(tmp_path: Path, listen: str) -> None:
+    """It is repaired at the cut-over, or by one more rollout: nobody is shut out for good."""
+    listen = listen.format(tmp_path)
+    variables = tmp_path / "env"
+    variables.write_text("")
+    options = ["--listen", listen, "--settle", "300ms", "--env-file", str(variables)]
+    with Master(tmp_path, *options, "--", *program("meddles")) as master:
+        master.ready()
+        place: Place = str(tmp_path / "web.sock") if "unix" in listen else master.port()
+        variables.write_text("SHUT_DOWN=1\n")
+        master.send(signal.SIGUSR2)
+        master.saw("worker-ready", worker="2/0#1")
+        variables.write_text("")
+        master.saw("generation-gone", generation=1)
+        if "unix" in listen:
+            master.saw("generation-gone", generation=2)
+        assert fetch(place).split()[0] == ("3" if "unix" in listen else "2")
+        assert master.stop() == 0
+
+
+def test_a_path_that_somebody_else_has_taken(tmp_path: Path) -> None:
+    """Nothing is renamed over another's file; the rollout fails, and says why."""
+    path = tmp_path / "web.sock"
+    with Master(tmp_path, "--listen", f"unix:{path}", "--", *ABRUPT) as master:
+        master.ready()
+        path.unlink()
+        path.write_text("precious")
+        master.send(signal.SIGUSR2)
+        failed = master.saw("rollout-rolled-back", generation=2)
+        assert "another's file is there; remove it" in failed["reason"]
+        assert path.read_text() == "precious"
+        path.unlink()
+        assert master.restart()["generation"] == 3
+        assert fetch(str(path)).startswith("3 ")
+        assert master.stop() == 0
 
 
 # -- others at the address ----------------------------------------------------------------------

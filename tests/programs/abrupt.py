@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-LONGEST = float(sys.argv[1])
+LONGEST = float(sys.argv[1]) if sys.argv[1:] else 0.0
 BODY = f"{os.environ['OVERSEER_GENERATION']} {os.getpid()}\n"
 ANSWER = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
 
