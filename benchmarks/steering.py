@@ -31,7 +31,12 @@ from tests.load import fetch  # noqa: E402
 from tests.master import Master  # noqa: E402
 
 ROUNDS = 7  # of each kind in turn, so that what disturbs one disturbs the others
-HOLD = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); a = [s.accept()[0] for _ in range(int(sys.argv[2]))]; print(flush=True); sys.stdin.read()"  # noqa: E501
+HOLD = """import socket, sys
+listener = socket.socket(fileno=int(sys.argv[1]))
+held = [listener.accept()[0] for _ in range(int(sys.argv[2]))]
+print(flush=True)
+sys.stdin.read()
+"""
 
 
 @contextmanager
@@ -80,25 +85,21 @@ def compare(requests: int) -> list[list[str]]:
             directory = Path(name) / handover
             directory.mkdir()
             ports[handover] = stack.enter_context(under(binary, directory, handover))
-        taken: dict[str, list[list[float]]] = {kind: [] for kind in ports}
+        taken: dict[str, list[float]] = {kind: [] for kind in ports}
         for _ in range(ROUNDS):
             for kind, port in ports.items():
-                taken[kind].append(sorted(times(port, requests)))
-    rows = {
-        kind: [median(r), r[len(r) * 99 // 100], len(r) / sum(r)]
-        for kind, rounds in taken.items()
-        for r in [sorted(t for one in rounds for t in one)]
-    }  # noqa: E501
+                taken[kind] += times(port, requests)
+    rate = {kind: len(some) / sum(some) for kind, some in taken.items()}
     return [
-        [
-            kind,
-            f"{mid * 1e6:.0f}",
-            f"{high * 1e6:.0f}",
-            f"{rate:.0f}",
-            f"{rate / rows['bare'][2]:.2f}",
-        ]  # noqa: E501
-        for kind, (mid, high, rate) in rows.items()
+        [kind, *percentiles(some), f"{rate[kind]:.0f}", f"{rate[kind] / rate['bare']:.2f}"]
+        for kind, some in taken.items()
     ]
+
+
+def percentiles(taken: list[float]) -> list[str]:
+    """Return the median and the slowest but one per cent, in µs."""
+    ordered = sorted(taken)
+    return [f"{median(ordered) * 1e6:.0f}", f"{ordered[len(ordered) * 99 // 100] * 1e6:.0f}"]
 
 
 def took(call: Callable[[], object], repeat: int = 200) -> str:
