@@ -44,7 +44,8 @@ static void answer(int connection) {
     char request[4096] = "", body[96], response[256];
     long received = receive(connection, request, sizeof request - 1);
     if (received < 0) return;
-    if (strstr(request, " /slow ")) usleep(200000);
+    const char *slow = getenv("SLOW");
+    if (strstr(request, " /slow ")) usleep(1000 * (slow ? atoi(slow) : 200));
     int length = snprintf(body, sizeof body, "%s %ld %d\n", getenv("OVERSEER_GENERATION"), received,
                           getpid());
     int total = snprintf(response, sizeof response,
