@@ -167,11 +167,9 @@ class Sockets:
 
     def own_inodes(self) -> set[int]:
         """Return the sockets that nobody but this master and its workers may hold."""
-        every = [(s.listener, s.socket) for s in self._taken()] + [
-            (o, o.socket) for o in self._open
-        ]
-        handed = [listener.socket for listener in self._adopted]
-        return {_inode(member) for _, member in every if member not in handed}
+        every = [(seat.listener.group, seat.socket) for seat in self._taken()]
+        every += [(listener.group, listener.socket) for listener in self._open]
+        return {_inode(member) for group, member in every if not group.is_adopted(member)}
 
     def keep_only(self, needed: Iterable[Listener]) -> list[Listener]:
         """Close the listeners that nobody needs any more; return them."""

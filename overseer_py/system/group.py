@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from overseer_py.system import sockdiag
+
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to connect, not to bind
 
 
@@ -131,6 +133,6 @@ def way_to(member: socket.socket) -> tuple[int, str | tuple[str | int, ...]]:
     name = member.getsockname()
     if member.family == socket.AF_UNIX:
         return member.family, str(name)
-    if name[0] == "::" and not member.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+    if name[0] == "::" and not sockdiag.is_only_ipv6(member):
         return socket.AF_INET, ("127.0.0.1", name[1])
     return member.family, (_LOOPBACK.get(name[0], name[0]), *name[1:])

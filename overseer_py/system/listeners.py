@@ -99,8 +99,7 @@ class Listener:
             self.group.replace()
             return False
         if self.kind == "tcp":
-            self.socket.listen(self.wanted.backlog)
-            self.group.settle()
+            _listen(self, self.socket)
         return self.kind == "tcp"
 
     def close(self) -> None:
@@ -132,7 +131,7 @@ class Seat:
         shared socket.
         """
         if self.listener.stream and not self.listener.group.is_adopted(self.socket):
-            self.socket.listen(self.listener.wanted.backlog)
+            _listen(self.listener, self.socket)
 
     def inherited(self) -> Inherited:
         """Return what a worker is told about it."""
@@ -145,6 +144,16 @@ class Seat:
     def close_entrance(self, entrance: Entrance) -> None:
         """Close the way."""
         self.listener.group.close_entrance(entrance)
+
+
+def _listen(listener: Listener, member: Socket) -> None:
+    """Listen; if the member had been shut down, it is the last one of its group now."""
+    listens = member.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if not listens:
+        listener.group.settle()  # before: its place is another's already
+    member.listen(listener.wanted.backlog)
+    if not listens:
+        listener.group.settle()
 
 
 def open_listener(address: Address) -> Listener:

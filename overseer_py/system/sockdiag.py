@@ -35,6 +35,7 @@ _PEER_ATTRIBUTE = 2  # UNIX_DIAG_PEER
 _UNIX_QUEUE = 0x10  # UDIAG_SHOW_RQLEN
 _QUEUE_ATTRIBUTE = 4  # UNIX_DIAG_RQLEN
 _BUFFER = 1 << 18
+_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
 
 
 class State(IntEnum):
@@ -94,12 +95,36 @@ def at_port(
         yield Entry(state, address, (port_there, peer), unread, unsent, inode, rest)
 
 
-def beside(sock: socket.socket, family: int) -> Iterator[Entry]:
-    """Yield what listens (UDP: is bound) at the port of a socket, itself included."""
-    streams = sock.type == socket.SOCK_STREAM
-    protocol = socket.IPPROTO_TCP if streams else socket.IPPROTO_UDP
-    state = State.LISTEN if streams else State.CLOSED
-    return at_port(family, protocol, sock.getsockname()[1], [state])
+def same_place(sock: socket.socket) -> list[int]:
+    """Return the sockets (by inode) at the very address of one, itself included, as they came.
+
+    The kernel lists the newest first, but those of IPv6 last (inet_hash(), udp_lib_get_port()).
+    """
+    address, only_ipv6 = packed(sock.getsockname()[0]), is_only_ipv6(sock)
+    found = [
+        entry.inode
+        for entry in _beside(sock, sock.family)
+        if (entry.address, entry.only_ipv6) == (address, only_ipv6)
+    ]
+    return found if sock.family == socket.AF_INET6 else found[::-1]
+
+
+def overlapping(sock: socket.socket) -> set[int]:
+    """Return the sockets (by inode) at the address of one, or at a part of it."""
+    host = sock.getsockname()[0]
+    found = list(_beside(sock, sock.family))
+    if host == "::" and not is_only_ipv6(sock):
+        found += _beside(sock, socket.AF_INET)
+    if host not in _WILDCARDS:
+        found = [entry for entry in found if entry.address == packed(host)]
+    return {entry.inode for entry in found}
+
+
+def is_only_ipv6(sock: socket.socket) -> bool:
+    """Whether an IPv6 socket takes no IPv4."""
+    if sock.family != socket.AF_INET6:
+        return False
+    return bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
 def has_connected(sock: socket.socket) -> bool:
@@ -133,6 +158,14 @@ def packed(host: str) -> bytes:
     """Return an address as the kernel's list has it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
+
+
+def _beside(sock: socket.socket, family: int) -> Iterator[Entry]:
+    """Yield what listens (UDP: is bound) at the port of a socket, itself included."""
+    streams = sock.type == socket.SOCK_STREAM
+    protocol = socket.IPPROTO_TCP if streams else socket.IPPROTO_UDP
+    state = State.LISTEN if streams else State.CLOSED
+    return at_port(family, protocol, sock.getsockname()[1], [state])
 
 
 def _inet_inode(client: socket.socket) -> int:

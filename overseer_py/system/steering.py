@@ -37,7 +37,6 @@ _COPIED = (
     (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT),
     (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
 )
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - nothing is bound here
 _DOUBLED = {socket.SO_RCVBUF, socket.SO_SNDBUF}  # the kernel returns twice what was set
 
 
@@ -124,11 +123,11 @@ class Steered:
         """Bring the order up to date with the kernel's list, and the program with the order."""
         if self.live.fileno() < 0:
             return
-        there = sorted(_listed(self.live), key=self._members.__contains__)  # ours come last
+        there = sorted(sockdiag.same_place(self.live), key=self._members.__contains__)
         for inode in [inode for inode in self._order if inode not in there]:
             self._order[self._order.index(inode)] = self._order[-1]  # as the kernel does it
             self._order.pop()
-        self._order += [inode for inode in there if inode not in self._order]
+        self._order += [inode for inode in there if inode not in self._order]  # ours come last
         if self._members.keys() & set(self._order):
             self._steer()
             self._stand_behind()
@@ -138,13 +137,7 @@ class Steered:
 
         In the group they are never chosen; but one that is bound more narrowly comes before it.
         """
-        host = self.live.getsockname()[0]
-        found = list(sockdiag.beside(self.live, self.live.family))
-        if host == "::" and not _only_ipv6(self.live):
-            found += sockdiag.beside(self.live, socket.AF_INET)
-        if host not in _WILDCARDS:
-            found = [entry for entry in found if entry.address == sockdiag.packed(host)]
-        return {entry.inode for entry in found} - self._members.keys()
+        return sockdiag.overlapping(self.live) - self._members.keys()
 
     def is_adopted(self, member: socket.socket) -> bool:
         """Whether the member is the one that was handed over."""
@@ -222,7 +215,7 @@ class Steered:
         except OSError:
             member.close()
             raise
-        member.setblocking(self.live.getblocking())
+        os.set_blocking(member.fileno(), os.get_blocking(self.live.fileno()))
         self._members[_inode(member)] = member
         return member
 
@@ -236,7 +229,7 @@ def gather(first: socket.socket) -> str:
     began = datagrams or first.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     others_allowed = first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
     try:
-        there = _listed(first)  # without the kernel's list nobody could be called quiet
+        there = sockdiag.same_place(first)  # without the kernel's list nobody could be called quiet
         if began and _inode(first) not in there:
             return "it is of another network namespace, where no second one can be bound"
         if began and len(there) > 1:
@@ -249,27 +242,6 @@ def gather(first: socket.socket) -> str:
         bpf.allow_others(first, others_allowed)
         return f"the kernel has no steering here ({error.strerror or error})"
     return ""
-
-
-def _listed(sock: socket.socket) -> list[int]:
-    """Return the inodes of the sockets at the same address, in the order in which they came.
-
-    The kernel lists the newest first, but those of IPv6 last (inet_hash(), udp_lib_get_port()).
-    """
-    address = sockdiag.packed(sock.getsockname()[0])
-    only_ipv6 = _only_ipv6(sock)  # one that differs in this begins a group of its own
-    found = [
-        entry.inode
-        for entry in sockdiag.beside(sock, sock.family)
-        if (entry.address, entry.only_ipv6) == (address, only_ipv6)
-    ]
-    return found if sock.family == socket.AF_INET6 else found[::-1]
-
-
-def _only_ipv6(sock: socket.socket) -> bool:
-    return sock.family == socket.AF_INET6 and bool(
-        sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-    )
 
 
 def _begin_group(first: socket.socket) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Protocol, TypeVar
 
 import pytest
 
@@ -26,6 +28,17 @@ SO_REUSEPORT = 15
 def unbound(kind: int, host: str) -> socket.socket:
     """Return a socket of this type for an address of that family."""
     return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+
+
+def bound_client(kind: int, host: str, port: int = 0) -> socket.socket:
+    """Return a socket to call from, bound to an address of this machine."""
+    client = unbound(kind, host)
+    try:
+        client.bind((host, port))
+    except OSError:
+        client.close()
+        raise
+    return client
 
 
 @contextmanager
@@ -63,6 +76,27 @@ def reached(
         return take_one(sockets)
 
 
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_C = TypeVar("_C", bound=_Closable)
+
+
+def at_one_port(
+    first: Callable[[], _C], second: Callable[[_C], socket.socket]
+) -> tuple[_C, socket.socket]:
+    """Return two at one port; another port is tried where only the first one finds it free."""
+    while True:
+        one = first()
+        try:
+            return one, second(one)
+        except OSError as error:
+            one.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
 class Bench:
     """Three sockets of one group, in the order of their indexes."""
 
@@ -90,9 +124,7 @@ class Bench:
 
     def client(self, host: str = "", port: int = 0) -> socket.socket:
         """Return a socket that is bound to an address of this machine, and connected to none."""
-        client = unbound(self.kind, self.to)
-        client.bind((host or self.to, port))
-        return client
+        return bound_client(self.kind, host or self.to, port)
 
     def close(self) -> None:
         """Close all."""
@@ -162,7 +194,8 @@ def test_a_door_is_for_one_address_only(kind: str, others: Sequence[str]) -> Non
 
 def test_the_same_port_of_two_addresses(tcp: Bench) -> None:
     """Two doors may differ in their address only."""
-    with tcp.client() as one, tcp.client("127.0.0.2", one.getsockname()[1]) as two:
+    one, two = at_one_port(tcp.client, lambda one: tcp.client("127.0.0.2", one.getsockname()[1]))
+    with one, two:
         port = one.getsockname()[1]
         tcp.steer(choose(0, [Door("127.0.0.1", port, 1), Door("127.0.0.2", port, 2)]))
         assert tcp.reached(two) == 2
@@ -175,10 +208,14 @@ def test_doors_of_a_dual_stack_socket(kind: int) -> None:
     bench = Bench(kind, "::", "::1")
     with ExitStack() as stack:
         stack.callback(bench.close)
-        six = stack.enter_context(bench.client())
+        four, six = at_one_port(
+            lambda: bound_client(kind, "127.0.0.1"),
+            lambda four: bound_client(kind, "::1", four.getsockname()[1]),
+        )
+        stack.enter_context(four)
+        stack.enter_context(six)
         port = six.getsockname()[1]
         bench.to = "127.0.0.1"
-        four = stack.enter_context(bench.client(port=port))
         bench.steer(choose(0, [Door("127.0.0.1", port, 1), Door("::1", port, 2)]))
         assert bench.reached() == 0
         assert bench.reached(four) == 1

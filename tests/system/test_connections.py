@@ -39,7 +39,7 @@ def saw(fact: Callable[[], object]) -> bool:
     give_up_at = time.monotonic() + PATIENCE
     while not fact():
         assert time.monotonic() < give_up_at
-        time.sleep(0.002)
+        time.sleep(0.01)
     return True
 
 
@@ -120,7 +120,7 @@ class Connection:
     def becomes_idle(self) -> bool:
         """Whether it is between two requests once it has been still for a while, and not before."""
         while is_busy(last := self.entry, SOON):
-            time.sleep(0.002)
+            time.sleep(0.01)
         assert age(last) >= SOON
         return True
 

@@ -15,6 +15,7 @@ import pytest
 from overseer_py.system import sockdiag
 from overseer_py.system.sockdiag import Entry, State, at_port, server_inode
 from tests.master import PATIENCE
+from tests.system.test_bpf import at_one_port
 
 
 @pytest.fixture(name="listener", params=["127.0.0.1", "::1", "dual", "unix"])
@@ -69,6 +70,15 @@ def test_a_dual_stack_listener_is_asked_by_ipv4() -> None:
             accepted, _ = listener.accept()
             with accepted:
                 assert server_inode(client) == os.fstat(accepted.fileno()).st_ino
+
+
+def test_a_client_at_another_address() -> None:
+    """The two ends are told apart, also when their ports are the same."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.bind(("127.0.0.2", listener.getsockname()[1]))
+        client.connect(listener.getsockname())
+        with listener.accept()[0] as accepted:
+            assert server_inode(client) == os.fstat(accepted.fileno()).st_ino
 
 
 def test_a_server_that_has_closed(listener: socket.socket) -> None:
@@ -146,30 +156,73 @@ def test_tcp_info_if_it_is_asked_for() -> None:
         assert entry.tcp_info[:8] == own[:8]
 
 
+# -- who is at an address -----------------------------------------------------------------------
+
+SO_REUSEPORT = 15
+
+
+def bound(kind: int, host: str, at: int = 0, *, only_ipv6: int = 0) -> socket.socket:
+    """Return a socket at an address where others are allowed."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+    sock.setsockopt(socket.SOL_SOCKET, SO_REUSEPORT, 1)
+    if ":" in host:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
+    try:
+        sock.bind((host, at))
+    except OSError:
+        sock.close()
+        raise
+    if kind == socket.SOCK_STREAM:
+        sock.listen()
+    return sock
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-@pytest.mark.parametrize(
-    ("family", "host", "only_ipv6"),
-    [
-        (socket.AF_INET, "127.0.0.1", 0),
-        (socket.AF_INET6, "::1", 1),
-        (socket.AF_INET6, "::", 1),
-        (socket.AF_INET6, "::", 0),
-    ],
-)
-def test_who_is_beside(family: int, host: str, only_ipv6: int, kind: int) -> None:
-    """A socket is listed at its own port, and whether it takes IPv6 only."""
-    with socket.socket(family, kind) as sock, socket.socket(family, kind) as elsewhere:
-        for each in (sock, elsewhere):
-            if family == socket.AF_INET6:
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
-            each.bind((host, 0))
-            if kind == socket.SOCK_STREAM:
-                each.listen()
-        (only,) = sockdiag.beside(sock, family)
-        assert (only.inode, only.only_ipv6) == (inode(sock), bool(only_ipv6))
-        assert only.address == sockdiag.packed(host)
-        other = socket.AF_INET if family == socket.AF_INET6 else socket.AF_INET6
-        assert list(sockdiag.beside(sock, other)) == []
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::"])
+def test_who_is_at_the_same_place(kind: int, host: str) -> None:
+    """They are listed as they came, and who comes again is the last; others are left out."""
+    streams = kind == socket.SOCK_STREAM
+    other_kind = socket.SOCK_DGRAM if streams else socket.SOCK_STREAM
+    first, other = at_one_port(
+        lambda: bound(kind, host), lambda first: bound(other_kind, host, port(first))
+    )
+    with first, other, ExitStack() as stack:
+        at = port(first)
+        sockets = [first, *(stack.enter_context(bound(kind, host, at)) for _ in range(4))]
+        stack.enter_context(bound(kind, host))  # elsewhere
+        assert sockdiag.same_place(sockets[3]) == [inode(sock) for sock in sockets]
+        if streams:
+            again = sockets.pop(1)
+            again.shutdown(socket.SHUT_RDWR)
+            again.listen()
+            sockets.append(again)
+        sockets.pop(2).close()
+        assert sockdiag.same_place(first) == [inode(sock) for sock in sockets]
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_who_is_at_an_overlapping_place(kind: int) -> None:
+    """What is at a part of an address overlaps with it; what is at another does not."""
+    with ExitStack() as stack:
+
+        def at(host: str, only_ipv6: int = 0) -> socket.socket:
+            return stack.enter_context(bound(kind, host, number, only_ipv6=only_ipv6))
+
+        number = 0
+        dual = at("::")
+        number = port(dual)
+        six, any_four, four, loopback = at("::", 1), at("0.0.0.0"), at("127.0.0.1"), at("::1")
+        assert sockdiag.is_only_ipv6(six)
+        assert not sockdiag.is_only_ipv6(dual)
+        assert not sockdiag.is_only_ipv6(four)
+        everybody = {inode(sock) for sock in (dual, six, any_four, four, loopback)}
+        assert sockdiag.overlapping(dual) == everybody
+        assert sockdiag.overlapping(six) == everybody - {inode(any_four), inode(four)}
+        assert sockdiag.overlapping(any_four) == {inode(any_four), inode(four)}
+        assert sockdiag.overlapping(four) == {inode(four)}
+        assert sockdiag.overlapping(loopback) == {inode(loopback)}
+        assert sockdiag.same_place(dual) == [inode(dual)]
+        assert sockdiag.same_place(six) == [inode(six)]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

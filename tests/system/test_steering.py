@@ -32,7 +32,7 @@ from overseer_py.system.steering import Steered, gather
 from tests.master import PATIENCE
 from tests.needs import cannot
 from tests.system.apart import apart
-from tests.system.test_bpf import SO_REUSEPORT, reached, take_one
+from tests.system.test_bpf import SO_REUSEPORT, at_one_port, bound_client, reached, take_one
 
 NOBODY = 65534
 PLACES = {  # what is listened on, and by which address it is reached
@@ -114,10 +114,7 @@ class Place:
 
     def client(self, port: int = 0) -> socket.socket:
         """Return a socket bound where an entrance would be, and connected to nothing."""
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        client = socket.socket(family, self.group.live.type)
-        client.bind((self.host, port))
-        return client
+        return bound_client(self.group.live.type, self.host, port)
 
     def close(self) -> None:
         """Close all."""
@@ -159,8 +156,8 @@ def inodes(*sockets: socket.socket) -> set[int]:
 
 
 def bound_there(sock: socket.socket) -> set[int]:
-    """Return the sockets (by inode) at the port of this one, whoever has them."""
-    return {entry.inode for entry in sockdiag.beside(sock, sock.family)}
+    """Return the sockets (by inode) at the address of this one, whoever has them."""
+    return set(sockdiag.same_place(sock))
 
 
 def descriptors() -> set[str]:
@@ -441,7 +438,7 @@ class History:
         assert place.group.strangers() == inodes(*place.strangers, *strays)
 
     def _end(self) -> None:
-        """Have everybody else leave; after one more handover the live one is alone."""
+        """Have everybody else leave; a few handovers later the live one is alone."""
         group = self.place.group
         for sock in [*self.place.strangers, *self._strays]:
             sock.close()
@@ -449,9 +446,10 @@ class History:
         for member in [*self.place.members, *self._dead]:
             if member is not group.live:
                 group.leave(member)
-        old, new = group.live, group.join("last", BACKLOG)
-        group.cut_over(new)
-        group.leave(old)
+        for _ in range(4):
+            old, new = group.live, group.join("last", BACKLOG)
+            group.cut_over(new)
+            group.leave(old)
         assert bound_there(new) == inodes(new)
 
     def _possible(self) -> list[Callable[[], None]]:
@@ -466,6 +464,7 @@ class History:
             self.stray_ends: bool(self._strays) and self._is_undivided(),
             self.worker_shuts_down: tcp and len(place.members) > 1 and self._is_undivided(),
             self.dead_listens_again: bool(self._dead),
+            self.worker_listens_again: tcp,
             self.dead_leaves: bool(self._dead),
             self.strangers_come: len(place.strangers) < 3,
             self.stranger_goes: bool(place.strangers) and self._is_undivided(),
@@ -525,6 +524,14 @@ class History:
         member.listen(BACKLOG)
         self.place.group.settle()
         self.place.members.append(member)
+
+    def worker_listens_again(self) -> None:
+        """Have one shut down, live or not; the master notices, and listens again."""
+        member = self._random.choice(self.place.members)
+        shut_down(member)
+        self.place.group.settle()
+        member.listen(BACKLOG)
+        self.place.group.settle()
 
     def dead_leaves(self) -> None:
         """End a generation whose socket was shut down."""
@@ -709,11 +716,15 @@ def test_a_stranger_for_ipv6_only(kind: str) -> None:
 )
 def test_others_at_the_port_who_are_no_strangers(kind: str, other: int, to: str) -> None:
     """Another protocol is another place, and so is another address: they do not count."""
-    family = socket.AF_INET6 if ":" in to else socket.AF_INET
-    with closing(Place(*PLACES[kind])) as place, socket.socket(family, other) as sock:
-        sock.bind((to, place.port))
+
+    def bind(place: Place) -> socket.socket:
+        sock = bound_client(other, to, place.port)
         if other == socket.SOCK_STREAM:
             sock.listen()
+        return sock
+
+    place, sock = at_one_port(lambda: Place(*PLACES[kind]), bind)
+    with closing(place), sock:
         for _ in range(6):
             assert place.group.strangers() == set()
             old, new = place.group.live, place.join()

@@ -64,6 +64,11 @@ def owner_and_mode(path: Path) -> tuple[int, int, int]:
     return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
 
 
+def beside(path: Path, label: str) -> Path:
+    """Return the path of a member that has not been live yet."""
+    return path.with_name(f".{path.name}.overseer-{label}")
+
+
 def left_in(directory: Path) -> list[str]:
     """Return the names in a directory."""
     return sorted(path.name for path in directory.iterdir())
@@ -74,7 +79,7 @@ def test_a_newcomer_gets_the_path_at_the_cut_over(opened: Open, tmp_path: Path) 
     group, path = opened(), tmp_path / "app"
     for generation in ("2", "3", "4"):
         old, new = group.live, group.join(generation, 9)
-        assert left_in(tmp_path) == ["app", f"app.{generation}"]
+        assert left_in(tmp_path) == [beside(path, generation).name, "app"]
         assert reached(path, old, new) is old
         group.cut_over(new)
         assert group.live is new
@@ -105,7 +110,7 @@ def test_the_path_is_never_missing(opened: Open, tmp_path: Path) -> None:
     client.start()
     for generation in range(100):
         turns.release(20)
-        group.cut_over(group.join(str(generation), 9))
+        group.cut_over(group.join(str(generation), 4096))
     client.join()
     assert failures == []
 
@@ -132,7 +137,7 @@ def test_the_mode_is_the_same(opened: Open, tmp_path: Path, options: str) -> Non
     group, path = opened(options), tmp_path / "app"
     first = owner_and_mode(path)
     group.join("2", 9)
-    assert owner_and_mode(tmp_path / "app.2") == first
+    assert owner_and_mode(beside(path, "2")) == first
     group.cut_over(group.join("3", 9))
     assert owner_and_mode(path) == first
 
@@ -144,7 +149,7 @@ def test_the_owner_is_the_same(opened: Open, tmp_path: Path) -> None:
     group, path = opened(f"?user={NOBODY}&group=12345&mode=0640"), tmp_path / "app"
     assert owner_and_mode(path) == (NOBODY, 12345, 0o640)
     new = group.join("2", 9)
-    assert owner_and_mode(tmp_path / "app.2") == (NOBODY, 12345, 0o640)
+    assert owner_and_mode(beside(path, "2")) == (NOBODY, 12345, 0o640)
     group.cut_over(new)
     assert owner_and_mode(path) == (NOBODY, 12345, 0o640)
 
@@ -166,7 +171,7 @@ def test_a_path_that_was_never_used(opened: Open, tmp_path: Path) -> None:
     assert left_in(tmp_path) == ["app"]
     assert reached(path, group.live) is group.live
     new = group.join("3", 9)
-    (tmp_path / "app.3").unlink()  # somebody has tidied up
+    (beside(path, "3")).unlink()  # somebody has tidied up
     group.leave(new)
     assert left_in(tmp_path) == ["app"]
 
@@ -209,33 +214,60 @@ def test_the_end_leaves_what_is_anothers(opened: Open, tmp_path: Path) -> None:
     assert path.read_text(encoding="ascii") == "precious"
 
 
+def test_a_path_that_is_anothers(opened: Open, tmp_path: Path) -> None:
+    """Nothing is renamed over it, nor bound beside it for that; whoever has it is undisturbed."""
+    group, path = opened(), tmp_path / "app"
+    old, new = group.live, group.join("2", 9)
+    path.unlink()
+    other = opened()
+    for attempt in (lambda: group.join("3", 9), lambda: group.cut_over(new), group.replace):
+        with pytest.raises(ListenerError, match="another's file is there; remove it"):
+            attempt()
+    assert reached(path, other.live) is other.live
+    assert left_in(tmp_path) == [beside(path, "2").name, "app"]
+    other.close()
+    group.cut_over(new)  # where there is nothing, it is ours again
+    assert reached(path, old, new) is new
+
+
+def test_a_stray_process_does_not_wait_for_ever(opened: Open) -> None:
+    """Who still holds a socket that has left is told that nobody will come any more."""
+    group = opened()
+    old, new = group.live, group.join("2", 9)
+    with socket.socket(fileno=os.dup(old.fileno())) as stray:
+        group.cut_over(new)
+        group.leave(old)
+        with pytest.raises(OSError, match="Invalid argument"):
+            stray.accept()
+
+
 def test_what_a_killed_master_has_left(opened: Open, tmp_path: Path) -> None:
     """A path beside that nobody listens on is replaced; a file that is no socket is refused."""
     group, path = opened(), tmp_path / "app"
     for index, listens in enumerate((False, True)):
         with socket.socket(socket.AF_UNIX) as dead:
-            dead.bind(f"{path}.{index}")
+            dead.bind(str(beside(path, str(index))))
             if listens:
                 dead.listen()
     for index in range(2):
         new = group.join(str(index), 9)
         group.cut_over(new)
         assert reached(path, new) is new
-    (tmp_path / "app.9").write_text("precious", encoding="ascii")
+    beside(path, "9").write_text("precious", encoding="ascii")
     with pytest.raises(ListenerError, match="a file is there that is no socket; remove it"):
         group.join("9", 9)
-    assert (tmp_path / "app.9").read_text(encoding="ascii") == "precious"
+    assert beside(path, "9").read_text(encoding="ascii") == "precious"
 
 
 def test_a_live_socket_beside(opened: Open, tmp_path: Path) -> None:
     """One on which somebody listens is left alone, and the reason is said."""
     group, path = opened(), tmp_path / "app"
-    other = opened(name="app.2")
+    other = opened(name=beside(path, "2").name)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(ListenerError, match="somebody listens there; stop that program first"):
         group.join("2", 9)
     assert len(os.listdir("/proc/self/fd")) == len(before)
-    assert reached(f"{path}.2", other.live) is other.live
+    assert reached(beside(path, "2"), other.live) is other.live
     assert reached(path, group.live) is group.live
 
 
@@ -246,12 +278,14 @@ def test_a_directory_that_is_gone(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "run").rename(tmp_path / "gone")
     before = os.listdir("/proc/self/fd")
     path = tmp_path / "run" / "app"
-    with pytest.raises(ListenerError, match=f"unix:{path}: {path}.2: No such file or directory"):
+    with pytest.raises(
+        ListenerError, match=f"unix:{path}: {beside(path, '2')}: No such file or directory"
+    ):
         group.join("2", 9)
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-@pytest.mark.parametrize(("room", "obstacle"), [(8, False), (7, True), (0, True)])
+@pytest.mark.parametrize(("room", "obstacle"), [(18, False), (17, True), (0, True)])
 def test_a_long_path(opened: Open, tmp_path: Path, room: int, obstacle: bool) -> None:
     """Where there is no room for a dot and a number, generations share one socket, and why."""
     length = 107 - room - len(os.fsencode(tmp_path)) - 1
@@ -283,11 +317,11 @@ def test_a_kernel_without_lists(tmp_path: Path) -> None:
 
 def test_an_entrance(opened: Open, tmp_path: Path) -> None:
     """It is the path beside, and after the cut-over the one that all know."""
-    group = opened()
+    group, path = opened(), tmp_path / "app"
     old, new = group.live, group.join("2", 9)
-    for place, member in (("app", old), ("app.2", new)):
+    for place, member in ((path, old), (beside(path, "2"), new)):
         entrance = group.open_entrance(member, 3)
-        assert (entrance.family, entrance.place) == (socket.AF_UNIX, str(tmp_path / place))
+        assert (entrance.family, entrance.place) == (socket.AF_UNIX, str(place))
         assert entrance.sockets == ()
         assert reached(entrance.place, old, new) is member
         group.close_entrance(entrance)
@@ -319,5 +353,14 @@ def test_a_shut_down_socket_is_replaced(opened: Open, tmp_path: Path) -> None:
     assert reached(path, group.live, waiting) is group.live
     group.cut_over(waiting)
     assert reached(path, group.live) is waiting
+
+
+def test_a_replaced_socket_is_removed_in_the_end(opened: Open, tmp_path: Path) -> None:
+    """Its path is ours, although it is another file than before."""
+    group = opened()
+    before = os.open(tmp_path / "app", os.O_PATH)  # so that its number is not used again
+    group.live.shutdown(socket.SHUT_RDWR)
+    group.replace()
     group.close()
+    os.close(before)
     assert left_in(tmp_path) == []
