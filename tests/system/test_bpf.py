@@ -43,8 +43,9 @@ def bound_client(kind: int, host: str, port: int = 0) -> socket.socket:
 
 @contextmanager
 def call(kind: int, place: tuple[str, int], client: socket.socket | None) -> Iterator[None]:
-    """Connect to a place, or send a datagram there, and hang up afterwards."""
-    with client or unbound(kind, place[0]) as caller:
+    """Connect to a place, or send a datagram there; a client of the test's own stays open."""
+    with ExitStack() as stack:
+        caller = client or stack.enter_context(unbound(kind, place[0]))
         caller.settimeout(PATIENCE)
         if kind == socket.SOCK_STREAM:
             caller.connect(place)

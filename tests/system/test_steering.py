@@ -357,17 +357,18 @@ def test_a_door_that_is_closed(plain: Place) -> None:
     port = entrance.sockets[0].getsockname()[1]
     plain.group.close_entrance(entrance)
     assert entrance.sockets[0].fileno() == -1
-    assert plain.reached(plain.client(port)) is plain.group.live
+    with plain.client(port) as another:
+        assert plain.reached(another) is plain.group.live
 
 
 def test_a_way_that_was_handed_over(plain: Place) -> None:
     """A child has the sockets: the way stays open although the master's are closed."""
     new = plain.join()
     entrance = plain.group.open_entrance(new, 1)
-    childs = duplicate(entrance.sockets[0])
-    entrance.hand_over()
-    assert entrance.sockets[0].fileno() == -1
-    assert plain.reached(childs) is new
+    with duplicate(entrance.sockets[0]) as childs:
+        entrance.hand_over()
+        assert entrance.sockets[0].fileno() == -1
+        assert plain.reached(childs) is new
 
 
 def test_doors_of_a_member_that_leaves(plain: Place) -> None:
@@ -395,7 +396,8 @@ def test_an_entrance_that_cannot_be(plain: Place, monkeypatch: pytest.MonkeyPatc
     assert descriptors() == before
     plain.group.settle()
     for door in doors:  # somebody else has the port by now
-        assert plain.reached(plain.client(door.port)) is old
+        with plain.client(door.port) as another:
+            assert plain.reached(another) is old
     plain.group.cut_over(new)
     assert plain.leads_only_to(new)
 
