@@ -1,10 +1,10 @@
 """The control socket: one JSON object a line each way, for root and the master's own user.
 
 ``{"method": "status"}`` is answered with ``{"result": {…}}`` or ``{"error": {"code": …, "message":
-…}}``.  A client may send several lines; each is answered before the next is looked at.  Nobody can
-take more of the master than a little: a line has 64 KiB at most and some seconds to arrive, a turn
-of the loop serves one line of each client, and a client that does not read its answers loses its
-connection.
+…}}``; news that a client asked for come before the answer, each with a key of its own.  Nobody can
+take more of the master than a little: what one connection may hold is bounded (peer.py), a turn of
+the loop spends some milliseconds on all of them, and when there are too many, those who have
+asked for nothing make room.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from overseer_py.errors import ConfigError
 from overseer_py.logs import Log
-from overseer_py.system.loop import IN, OUT, Loop
+from overseer_py.peer import Peer
+from overseer_py.system import procfs
+from overseer_py.system.loop import IN, Loop
 
-LONGEST_LINE = 1 << 16  # bytes
 MOST_CLIENTS = 64
-MOST_UNREAD = 1 << 18  # bytes of answers that a client may leave unread
-HALF_LINE = 5.0  # seconds for the rest of a line
+_AT_ONCE = 64  # connections accepted in a turn: who comes last in a crowd waits for all of it
+_TURN = 0.01  # seconds a turn for all clients, as soon as one is served
+_BACKLOG = 1024
 _REST = 1.0  # seconds without new clients when no descriptor is left for one
-_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+_QUIET = 10.0  # seconds between two lines about those that are refused
 
 Params = Mapping[str, Any]
 
@@ -42,46 +42,36 @@ class RefusedError(Exception):
         self.code = code
 
 
-@dataclass(slots=True, eq=False)
-class Client:
-    """One connection, and what is half received and half sent of it."""
-
-    socket: socket.socket
-    pid: int
-    received: bytearray = field(default_factory=bytearray)
-    unsent: bytearray = field(default_factory=bytearray)
-    late_at: float | None = None  # when a line that has begun must have ended
-    waiting: bool = False  # for the answer to its last line
-    closing: bool = False  # once what is unsent is sent
-
-
 class Request:
     """One line of a client: answered once, now or later."""
 
-    def __init__(self, control: Control, client: Client, params: Params) -> None:
+    def __init__(self, peer: Peer, params: Params) -> None:
         self.params = params
-        self.pid = client.pid
-        self._control = control
-        self._client = client
+        self.pid: int = peer.pid  # who asks
+        self._peer = peer
+        self._answered = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it was answered, or nobody waits for the answer any more."""
+        return self._answered or self._peer.gone
 
     def answer(self, result: object) -> None:
-        """Send the result; the client's next line is looked at then."""
-        self._client.waiting = False
-        self.tell({"result": result})
+        """Send the result."""
+        self._end({"result": result})
 
     def refuse(self, error: RefusedError) -> None:
         """Send an error instead."""
-        self._client.waiting = False
-        self.tell({"error": {"code": error.code, "message": str(error)}})
+        self._end({"error": {"code": error.code, "message": str(error)}})
 
-    def tell(self, line: Mapping[str, object]) -> None:
-        """Send a line before the answer, such as an event."""
-        self._control.send(self._client, line)
+    def tell(self, news: bytes, *, sure: bool = False) -> None:
+        """Send lines of news before the answer: ``sure``, or if the client reads fast enough."""
+        self._peer.tell(news, sure=sure)
 
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-        return self._client.socket.fileno() < 0
+    def _end(self, line: Mapping[str, object]) -> None:
+        if not self._answered:
+            self._answered = True
+            self._peer.answer(line)
 
 
 Method = Callable[[Request], None]  # answers the request, or keeps it for later
@@ -96,152 +86,102 @@ class Control:
         """  # noqa: D205 - one thought
         self.path = path
         self._loop, self._log, self._methods = loop, log, methods
-        self._clients: list[Client] = []
+        self._peers: list[Peer] = []  # the next to be served first
         self._deaf_until: float | None = None
+        self._refused = 0  # of other users, since the last line about them
+        self._quiet_until = 0.0
         self._socket = _listen(path)
         self._inode = os.lstat(path).st_ino
-        loop.watch(self._socket.fileno(), IN, self._on_connection)
+        loop.watch(self._socket.fileno(), IN, self._on_connections)
 
     def due(self, now: float) -> float | None:
         """Return when ``tick`` has something to do; ``now`` if a line waits already."""
-        if any(_has_line(client) for client in self._clients):
+        if any(peer.has_line for peer in self._peers):
             return now
-        times = [client.late_at for client in self._clients] + [self._deaf_until]
+        times = [peer.due for peer in self._peers] + [self._deaf_until]
         return min((at for at in times if at is not None), default=None)
 
     def tick(self, now: float) -> None:
-        """Serve one line of each client, and let go of those that are late."""
+        """Serve one line of each client, as far as the time allows; let go of the late."""
         if self._deaf_until is not None and self._deaf_until <= now:
             self._deaf_until = None
             self._loop.change(self._socket.fileno(), IN)
-        for client in list(self._clients):
-            if _has_line(client):
-                self._serve(client)
-            if client.received and not client.waiting and not _has_line(client):
-                client.late_at = client.late_at or now + HALF_LINE
-                if client.late_at <= now:
-                    self._dismiss(client, "late", f"a line took longer than {HALF_LINE:g} s")
-            else:
-                client.late_at = None
-
-    def send(self, client: Client, line: Mapping[str, object]) -> None:
-        """Send a line as far as the client reads; let go of one that does not."""
-        if client.socket.fileno() < 0:
+        if not self._peers:
             return
-        client.unsent += json.dumps(line, default=str).encode() + b"\n"
-        self._flush(client)
-        if len(client.unsent) > MOST_UNREAD:
-            self._close(client)
+        self._peers = [peer for peer in self._peers if not peer.gone]
+        for peer in [peer for peer in self._peers if peer.has_line]:
+            self._peers.remove(peer)
+            self._peers.append(peer)  # whoever was served comes last next time
+            self._serve(peer)
+            if time.monotonic() > now + _TURN:
+                break
+        for peer in self._peers:
+            if why := peer.why_late(now):
+                peer.dismiss("late", why)
 
     def close(self) -> None:
         """Let all go, and remove the socket."""
-        for client in list(self._clients):
-            self._close(client)
+        for peer in self._peers:
+            peer.close()
         self._loop.forget(self._socket.fileno())
         self._socket.close()
         with suppress(OSError):
             if os.lstat(self.path).st_ino == self._inode:
                 self.path.unlink()
 
-    # -- what happens on the sockets ------------------------------------------------------------
+    # -- who comes ---------------------------------------------------------------------------
 
-    def _on_connection(self, _: int) -> None:
-        try:
-            connection, _address = self._socket.accept()
-        except BlockingIOError:  # gone already
+    def _on_connections(self, _: int) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # no descriptor left: do not ask without end
+                self._loop.change(self._socket.fileno(), 0)
+                self._deaf_until = time.monotonic() + _REST
+                return
+            self._welcome(Peer(connection, self._loop))
+
+    def _welcome(self, peer: Peer) -> None:
+        if peer.uid not in (0, os.geteuid()):
+            peer.dismiss("forbidden", "only root and the master's own user are served")
+            self._note_refused(peer)
             return
-        except OSError:  # no descriptor left: do not ask without end
-            self._loop.change(self._socket.fileno(), 0)
-            self._deaf_until = time.monotonic() + _REST
-            return
-        connection.setblocking(False)
-        pid, uid, _gid = _CREDENTIALS.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
-        client = Client(connection, pid)
-        self._clients.append(client)
-        self._loop.watch(connection.fileno(), IN, lambda events: self._on_ready(client, events))
-        if uid not in (0, os.geteuid()):
-            self._log.warning("control-refused", pid=pid, uid=uid)
-            self._dismiss(client, "forbidden", "only root and the master's own user are served")
-        elif len(self._clients) > MOST_CLIENTS:
-            self._dismiss(client, "busy", f"{MOST_CLIENTS} clients are connected already")
+        if len(self._peers) >= MOST_CLIENTS:
+            self._peers = [known for known in self._peers if not known.gone]
+        if len(self._peers) >= MOST_CLIENTS:
+            idle = next((known for known in self._peers if known.idle), None)
+            if idle is None:
+                peer.dismiss("busy", f"{MOST_CLIENTS} clients wait for something already")
+                return
+            idle.dismiss("busy", "others came and this connection had asked for nothing")
+            self._peers.remove(idle)
+        self._peers.append(peer)
 
-    def _on_ready(self, client: Client, events: int) -> None:
-        if events & OUT:
-            self._flush(client)
-        if events & ~OUT and client.socket.fileno() >= 0:
-            self._receive(client)
-            self._watch(client)
+    def _note_refused(self, peer: Peer) -> None:
+        """Say who was refused; not each time, for it may try without end."""
+        self._refused += 1
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            facts = {"uid": peer.uid, **procfs.described(peer.pid), "times": self._refused}
+            self._log.warning("control-refused", **facts)
+            self._refused, self._quiet_until = 0, now + _QUIET
 
-    def _receive(self, client: Client) -> None:
+    def _serve(self, peer: Peer) -> None:
+        request = Request(peer, {})
         try:
-            data = client.socket.recv(LONGEST_LINE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._close(client)
-        elif not client.closing:
-            client.received += data
-            if (
-                client.received.find(b"\n", 0, LONGEST_LINE)
-                < 0
-                <= len(client.received) - LONGEST_LINE
-            ):
-                self._dismiss(client, "too-long", f"a line has {LONGEST_LINE} bytes at most")
-
-    def _serve(self, client: Client) -> None:
-        line, _, client.received = client.received.partition(b"\n")
-        client.waiting = True
-        request = Request(self, client, {})
-        try:
-            method, request.params = _read(bytes(line))
-            if method not in self._methods:
+            name, request.params = _read(peer.take_line())
+            method = self._methods.get(name)
+            if method is None:
                 known = ", ".join(self._methods)
-                raise RefusedError("unknown-method", f"{method!r}; there are: {known}")  # noqa: TRY301
-            self._methods[method](request)
+                raise RefusedError("unknown-method", f"{name!r}; there are: {known}")  # noqa: TRY301
+            method(request)
         except RefusedError as error:
             request.refuse(error)
         except Exception as error:  # noqa: BLE001 - the client must hear, and the others be served
             self._log.exception("master-error")
             request.refuse(RefusedError("failed", repr(error)))
-        self._watch(client)
-
-    def _flush(self, client: Client) -> None:
-        with suppress(BlockingIOError):
-            try:
-                while client.unsent:
-                    del client.unsent[: client.socket.send(client.unsent)]
-            except BlockingIOError:
-                raise
-            except OSError:
-                self._close(client)
-                return
-        if client.closing and not client.unsent:
-            self._close(client)
-            return
-        self._watch(client)
-
-    def _watch(self, client: Client) -> None:
-        """Read no more while a line waits to be served; a client's end is heard of anyway."""
-        if client.socket.fileno() >= 0:
-            wanted = (0 if b"\n" in client.received else IN) | (OUT if client.unsent else 0)
-            self._loop.change(client.socket.fileno(), wanted)
-
-    def _dismiss(self, client: Client, code: str, message: str) -> None:
-        """Say why, if the client listens, and let go of it."""
-        client.closing, client.received = True, bytearray()
-        self.send(client, {"error": {"code": code, "message": message}})
-        if client.socket.fileno() >= 0:
-            self._close(client)
-
-    def _close(self, client: Client) -> None:
-        if client in self._clients:
-            self._clients.remove(client)
-            self._loop.forget(client.socket.fileno())
-            client.socket.close()
 
 
 def _listen(path: Path) -> socket.socket:
@@ -254,17 +194,13 @@ def _listen(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
-        listener.listen(MOST_CLIENTS)
+        listener.listen(_BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
         why = error.strerror or str(error)
         raise ConfigError(f"control: {path}: {why}; give --control PATH, or none") from error
     return listener
-
-
-def _has_line(client: Client) -> bool:
-    return not client.waiting and b"\n" in client.received
 
 
 def _read(line: bytes) -> tuple[str, Params]:

@@ -22,11 +22,11 @@ from overseer_py.logs import Log
 from overseer_py.output import Output
 from overseer_py.readiness import rule_for
 from overseer_py.recipe import Recipe, mark
+from overseer_py.settings import Settings
 from overseer_py.system.guard import Guard
 from overseer_py.system.launch import Launch
 from overseer_py.system.loop import Loop
 from overseer_py.system.notify import Message, microseconds
-from overseer_py.system.outlet import Outlet
 from overseer_py.system.process import Children, Process
 from overseer_py.trials import Surroundings, Trial
 from overseer_py.watches import ReadyPipe, Rule
@@ -57,7 +57,7 @@ class Crew:
         self,
         loop: Loop,
         children: Children,
-        outlet: Outlet,
+        open_output: Callable[[WorkerId, Settings], Output],
         log: Log,
         post: Callable[[Event], None],
     ) -> None:
@@ -66,7 +66,7 @@ class Crew:
         self.last_words: dict[tuple[int, int], tuple[WorkerId, list[str]]] = {}
         self._loop = loop
         self._children = children
-        self._outlet = outlet
+        self._open_output = open_output
         self._log = log
         self._post = post
         self._notify_address = ""
@@ -80,13 +80,13 @@ class Crew:
 
     # -- what the fleet orders ---------------------------------------------------------------
 
-    def start(self, worker: WorkerId, recipe: Recipe, now: float) -> None:
-        """Start a worker; raise LaunchError, with nothing left of it, if that is impossible."""
+    def start(self, worker: WorkerId, recipe: Recipe, now: float) -> int:
+        """Start a worker and return its pid; raise LaunchError, with nothing left of it."""
         settings = recipe.plan.settings
         rule: Rule | None = None
         output: Output | None = None
         try:
-            output = Output(worker, settings, self._loop, self._outlet)
+            output = self._open_output(worker, settings)
             launch, rule = self._fit_out(worker, recipe, output)
             process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
         except Exception:  # whatever it was, its descriptors are given back
@@ -100,8 +100,8 @@ class Crew:
         if self._guard:
             self._guard.worker(process.pid)
         self.members[worker] = Member(worker, recipe, process, rule, output)
-        self._log.info("worker-started", worker=str(worker), pid=process.pid)
         rule.begin(process, now)
+        return process.pid
 
     def has(self, generation: int) -> bool:
         """Whether a generation has any process."""

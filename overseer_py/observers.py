@@ -1,13 +1,16 @@
-"""A Report becomes a log line, and a word to systemd."""
+"""A Report becomes a log line, an event for those who follow, and a word to systemd."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.messages import Report, WorkerId
 from overseer_py.core.worker import WorkerState
+from overseer_py.ledger import timestamp
 from overseer_py.logs import Log
+from overseer_py.record import Record
 from overseer_py.system.notify import ServiceManager
 
 _ERRORS = {"gave-up", "listener-lost", "reload-failed", "rollout-rolled-back", "service-exited"}
@@ -26,15 +29,20 @@ _ROLLOUT_ENDS = {"rollout-committed", "rollout-rolled-back", "reload-failed"}
 
 
 class LogObserver:
-    """Writes each report as one line; failures with the last lines of the worker."""
+    """Writes each report as one line; failures with the last lines of the worker.
+
+    The same facts are an event, for those who follow by the control socket.
+    """
 
     def __init__(
         self,
         log: Log,
+        events: Record,
         last_lines: Callable[[WorkerId], list[str]],
         hint: Callable[[WorkerId], str],
     ) -> None:
         self._log = log
+        self._events = events
         self._last_lines = last_lines
         self._hint = hint
 
@@ -52,6 +60,9 @@ class LogObserver:
             facts["generation"] = report.worker.generation
             facts["stderr_tail"] = self._last_lines(report.worker)
         self._write(report)(report.name, **facts)
+        at = timestamp(time.time())
+        generation = {"generation": report.generation} if report.generation else {}
+        self._events.add({"timestamp": at, "event": report.name, **generation, **facts})
 
     def _write(self, report: Report) -> Callable[..., object]:
         if report.name in _ERRORS:

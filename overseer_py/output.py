@@ -6,11 +6,14 @@ read line by line and tagged; with ``no_relay`` neither is touched.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from overseer_py.core.messages import WorkerId
 from overseer_py.errors import LaunchError
+from overseer_py.ledger import timestamp
 from overseer_py.logs import open_workers_log
+from overseer_py.record import Record
 from overseer_py.relay import BULK, LINES, Relay, Splitter, Tail
 from overseer_py.settings import Settings
 from overseer_py.system.loop import Loop
@@ -22,12 +25,16 @@ Sink = Callable[[bytes], None]
 class Output:
     """The pipes of one worker; each lives until the last process that holds it has let go."""
 
-    def __init__(self, worker: WorkerId, settings: Settings, loop: Loop, outlet: Outlet) -> None:
+    def __init__(
+        self, worker: WorkerId, settings: Settings, loop: Loop, outlet: Outlet, lines: Record
+    ) -> None:
+        """``lines`` keeps what is captured, for those who ask for it later."""
         self.stdout, self.stderr = 1, 2  # the master's own
         self.pid = 0  # known once the worker has been started
         self._worker = worker
         self._loop = loop
         self._log = open_workers_log(outlet)
+        self._lines = lines
         self._tail = Tail()
         self._relays: list[Relay] = []
         try:
@@ -70,3 +77,4 @@ class Output:
         generation, slot, _ = self._worker
         facts = {"generation": generation, "slot": slot, "pid": self.pid, "stream": stream}
         self._log.info("worker-output", **facts, line=line)
+        self._lines.add({"timestamp": timestamp(time.time()), **facts, "line": line})

@@ -16,6 +16,7 @@ from overseer_py.errors import LaunchError
 from overseer_py.system.loop import IN, Loop
 
 LAST_LINES = 100
+MOST_KEPT = 1 << 17  # bytes of them; a service may have a thousand workers
 LONGEST_LINE = 8192  # bytes; a longer one is cut (kept lines) or split (captured ones)
 _PIPE_SIZE = 1 << 18  # a user has 64 MiB for all pipes by default (pipe-user-pages-soft, pipe(7))
 BULK, LINES = 1 << 16, 1 << 11  # bytes a turn: a talkative worker must not keep the master busy
@@ -26,13 +27,18 @@ class Tail:
     """The last lines of a worker."""
 
     def __init__(self) -> None:
-        self._lines: deque[bytes] = deque(maxlen=LAST_LINES)
+        self._lines: deque[bytes] = deque()
+        self._size = 0
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
         """Take what has been written, lines or parts of lines."""
         *lines, rest = (self._rest + data).split(b"\n")
-        self._lines.extend(line[:LONGEST_LINE] for line in lines[-LAST_LINES:])
+        kept = [line[:LONGEST_LINE] for line in lines[-LAST_LINES:]]
+        self._lines.extend(kept)
+        self._size += sum(map(len, kept))
+        while len(self._lines) > LAST_LINES or self._size > MOST_KEPT:
+            self._size -= len(self._lines.popleft())
         self._rest = rest[:LONGEST_LINE]
 
     def lines(self) -> list[str]:

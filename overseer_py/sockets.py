@@ -165,6 +165,10 @@ class Sockets:
             return ""
         return f"LISTEN_PID is {meant or 'not set'}, this is {os.getpid()}: started by a wrapper?"
 
+    def everything(self) -> set[socket.socket]:
+        """Return every socket at which connections may come, or have come, to any generation."""
+        return {seat.socket for seat in self._taken()} | {o.socket for o in self._open}
+
     def own_inodes(self) -> set[int]:
         """Return the sockets that nobody but this master and its workers may hold."""
         every = [(seat.listener.group, seat.socket) for seat in self._taken()]

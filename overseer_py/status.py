@@ -8,24 +8,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from overseer_py import __version__
+from overseer_py.census import Census
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.generation import Generation
-from overseer_py.core.messages import WorkerId
 from overseer_py.core.worker import Worker
 from overseer_py.crew import Crew, Member
 from overseer_py.handover import FIRST_FD
 from overseer_py.ledger import Ledger, timestamp
 from overseer_py.plans import Plans
-from overseer_py.system import connections, procfs
+from overseer_py.system import procfs
 from overseer_py.system.listeners import Listener
 
-_REST = 10.0  # connections are counted again after ten times as long as it took
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Service:
     """Everything that knows something of the service."""
 
@@ -33,21 +31,7 @@ class Service:
     crew: Crew
     plans: Plans
     ledger: Ledger
-    counts: dict[WorkerId, int] = field(default_factory=dict)  # connections, when last counted
-    count_again: float = 0.0
-
-    def count(self, now: float) -> None:
-        """Count connections anew, unless that was done just now: it may take a while."""
-        if now < self.count_again:
-            return
-        spent = time.process_time()
-        everything = connections.accepted([o.socket for o in self.plans.plan.listeners])
-        self.counts = {
-            worker: len(everything & _held(procfs.tree([member.process.pid])))
-            for worker, member in self.crew.members.items()
-            if everything
-        }
-        self.count_again = now + _REST * (time.process_time() - spent)
+    census: Census
 
 
 def status(service: Service) -> dict[str, object]:
@@ -55,7 +39,7 @@ def status(service: Service) -> dict[str, object]:
     roster, plan = service.fleet.roster, service.plans.plan
     current = roster.current
     last = service.ledger.last
-    service.count(time.monotonic())
+    service.census.take(time.monotonic())
     return {
         "name": plan.settings.name,
         "pid": os.getpid(),
@@ -142,7 +126,7 @@ def _worker(service: Service, worker: Worker, member: Member | None) -> dict[str
         "ready_at": timestamp(member.ready) if member and member.ready else None,
         "rss_bytes": sum(map(procfs.memory, pids)),
         "cpu_percent": _cpu(pids, member),
-        "connections": service.counts.get(worker.id, 0),
+        "connections": service.census.of(worker.id).connections,
         "crashes": worker.crashes,
         "status": member.status if member else "",
     }
@@ -154,7 +138,3 @@ def _cpu(pids: Iterable[int], member: Member | None) -> float:
         return 0.0
     alive = max(time.time() - member.started, 0.01)
     return round(100 * sum(map(procfs.processor_time, pids)) / alive, 1)
-
-
-def _held(pids: Iterable[int]) -> set[int]:
-    return {inode for pid in pids for inode in procfs.sockets(pid)}

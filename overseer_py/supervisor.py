@@ -12,12 +12,14 @@ import random
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from overseer_py import __version__
+from overseer_py.census import Census
+from overseer_py.commands import Commands
 from overseer_py.config import Config, Sources
-from overseer_py.control import Control
+from overseer_py.control import Control, Method
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.messages import (
     Action,
@@ -32,24 +34,26 @@ from overseer_py.core.messages import (
     Report,
     Retire,
     RolloutRequested,
-    ScaleRequested,
     Spawn,
-    StopRequested,
     TimePassed,
     WorkerId,
 )
-from overseer_py.core.worker import WorkerState
 from overseer_py.crew import Crew
 from overseer_py.errors import ListenerError, OverseerError
-from overseer_py.handover import FIRST_FD
 from overseer_py.instance import Claim
+from overseer_py.leavers import Leavers
 from overseer_py.ledger import Ledger
 from overseer_py.logs import open_log
+from overseer_py.methods import Methods
 from overseer_py.observers import LogObserver, SystemdObserver
+from overseer_py.output import Output
 from overseer_py.plans import Plans
+from overseer_py.promises import Promises
+from overseer_py.record import Record
 from overseer_py.retirement import Retirement
+from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
-from overseer_py.status import Service, status
+from overseer_py.status import Service
 from overseer_py.system import procfs
 from overseer_py.system.guard import Guard
 from overseer_py.system.listeners import Listener
@@ -57,8 +61,9 @@ from overseer_py.system.loop import IN, Loop
 from overseer_py.system.notify import Inbox, ServiceManager
 from overseer_py.system.outlet import Outlet
 from overseer_py.system.process import Children
-from overseer_py.system.signals import FORWARDED, Caught, SignalQueue, sender_of
+from overseer_py.system.signals import SignalQueue, sender_of
 
+_KEPT = 1 << 19  # bytes of the last events, and of the last captured lines
 _LAST_WORDS = 1.0  # seconds that a slow reader of the log has at the end
 
 
@@ -81,17 +86,25 @@ class Supervisor:
         self._children = Children()
         self._guard: Guard | None = None
         self._fleet = Fleet(random.random)
-        self._crew = Crew(self._loop, self._children, self._outlet, self._log, self.post)
+        self._lines = Record("line", _KEPT)
+        self._crew = Crew(self._loop, self._children, self._output, self._log, self.post)
         self._manager = ServiceManager(sources.environ)
         self._systemd = SystemdObserver(self._manager, self._fleet)
         # Last: from here on there is something to leave behind.
         self._sockets = Sockets(sources.environ, self._loop, self._on_shut_down)
         self._retirement = Retirement(self._sockets, self._crew, self.post)
-        log = LogObserver(self._log, self._crew.last_lines, self._hint)
-        ledger = Ledger(self._crew.last_lines)
-        self._observers = (ledger, log, self._systemd)
         self._plans = Plans(sources, config, self._sockets, start_directory)
-        self._service = Service(self._fleet, self._crew, self._plans, ledger)
+        self._commands = Commands(
+            self._fleet, self._crew, self._plans, self._log, self.post, self.perform
+        )
+        ledger = Ledger(self._crew.last_lines)
+        census = Census(self._crew, self._sockets)
+        self._service = Service(self._fleet, self._crew, self._plans, ledger, census)
+        self._leavers = Leavers(self._fleet.roster, census, self.perform)
+        self._promises = Promises(ledger)
+        self._journal = Record("event", _KEPT)
+        log = LogObserver(self._log, self._journal, self._crew.last_lines, self._hint)
+        self._observers = (ledger, log, self._systemd, self._promises)
         self._control: Control | None = None
 
     # -- the loop ------------------------------------------------------------------------
@@ -102,8 +115,7 @@ class Supervisor:
         gc.freeze()  # what is there now stays: forks need not copy the pages it lies on
         self._guard = Guard(self._children, claim.fd if claim else None)
         if claim:
-            methods = {"status": lambda request: request.answer(status(self._service))}
-            self._control = Control(claim.control, self._loop, self._log, methods)
+            self._control = Control(claim.control, self._loop, self._log, self._methods())
         self._crew.watch_over(self._guard, self._inbox.address)
         self._loop.watch(self._signals.fd, IN, self._on_signals)
         self._loop.watch(self._inbox.fd, IN, self._on_messages)
@@ -111,12 +123,13 @@ class Supervisor:
         self._log.info("overseer-started", name=name, pid=os.getpid(), version=__version__)
         if ignored := self._sockets.ignored(self._environ):
             self._log.warning("sockets-ignored", reason=ignored)
-        self._announce_listeners()
+        self._commands.announce()
         self.post(RolloutRequested("start", plan.policy(), plan.settings.workers))
         while self._status is None:
             self._turn()
         lost = {"log_dropped": self._outlet.dropped} if self._outlet.dropped else {}
         self._log.info("overseer-stopped", status=self._status, **lost)
+        self._promises.end(self._status)
         if self._status:
             self._outlet.write(self._epitaph.encode())
         return self._status
@@ -144,6 +157,7 @@ class Supervisor:
         now = time.monotonic()
         self._protect(lambda: self._crew.look(now))
         self._protect(lambda: self._retirement.look(now))
+        self._protect(lambda: self._leavers.look(now))
         if self._control:
             self._protect(partial(self._control.tick, now))
         deadline = self._fleet.next_deadline()
@@ -157,11 +171,12 @@ class Supervisor:
         self._protect(lambda: self._systemd.tick(now))
 
     def _handle(self, event: Event, now: float) -> None:
+        self._promises.heard(event)
         for action in self._fleet.handle(event, now):
             self._protect(partial(self.perform, action))
 
     def _timeout(self, now: float) -> float | None:
-        looks = self._crew.next_look(), self._retirement.next_look
+        looks = self._crew.next_look(), self._retirement.next_look, self._leavers.next_look()
         asked = self._control.due(now) if self._control else None
         due = (self._fleet.next_deadline(), self._systemd.due(), asked, *looks)
         return min((at - now for at in due if at is not None), default=None)
@@ -219,7 +234,8 @@ class Supervisor:
     def _spawn(self, worker: WorkerId) -> None:
         try:
             recipe = self._plans.recipe_for(worker.generation)
-            self._crew.start(worker, recipe, time.monotonic())
+            pid = self._crew.start(worker, recipe, time.monotonic())
+            self.perform(Report("worker-started", worker.generation, worker, {"pid": pid}))
         except OverseerError as error:
             self.post(Exited(worker, str(error)))
         except Exception as error:  # noqa: BLE001 - or the fleet would wait for it for ever
@@ -264,52 +280,8 @@ class Supervisor:
             if caught.number == signal.SIGCHLD:
                 self._children.reap()
                 continue
-            self._log.info("signal", signal=caught.name, **sender_of(caught))
-            self._on_signal(caught)
-
-    def _on_signal(self, caught: Caught) -> None:
-        current = self._fleet.roster.current
-        if caught.number == self._plans.plan.settings.restart_signal:
-            self.post(RolloutRequested(f"signal {caught.name}"))
-            return
-        match caught.number:
-            case signal.SIGTERM | signal.SIGINT:
-                self.post(StopRequested())
-            case signal.SIGQUIT:
-                self.post(StopRequested(drain=False))
-            case signal.SIGHUP:
-                self._reload()
-            case signal.SIGTTIN if current:
-                self.post(ScaleRequested(current.size + 1))
-            case signal.SIGTTOU if current:
-                self.post(ScaleRequested(current.size - 1))
-            case number if number in FORWARDED and current:
-                # One that is starting has no handler yet: the default action would end it.
-                ready = (w.id for w in current.workers.values() if w.state is WorkerState.READY)
-                self._crew.forward(ready, number)
-
-    def _reload(self) -> None:
-        """Reread the configuration, then roll out; a bad one changes nothing and says so."""
-        if self._fleet.stopping:
-            self._report("reload-refused", reason="the service is stopping")
-            return
-        self._report("reload-begun")
-        before = self._plans.plan
-        try:
-            change = self._plans.reread()
-        except Exception as error:  # noqa: BLE001 - systemd must hear that the reload has ended
-            if not isinstance(error, OverseerError):
-                self._log.exception("master-error")
-            self._report("reload-failed", reason=str(error) or repr(error))
-            return
-        self._report("reloaded", changed=list(change.keys))
-        if change.ignored:
-            self._log.warning("reload-ignored", keys=list(change.ignored), reason="needs a restart")
-        settings = change.plan.settings
-        size = settings.workers if settings.workers != before.settings.workers else None
-        if list(change.plan.steered().items()) != list(before.steered().items()):
-            self._announce_listeners()
-        self.post(RolloutRequested("reload", change.plan.policy(), size))
+            self._report("signal", signal=caught.name, **sender_of(caught))
+            self._commands.signal(caught.number, caught.name)
 
     def _on_shut_down(self, listener: Listener) -> None:
         """Listen again: a worker has closed the listener for everybody."""
@@ -321,17 +293,6 @@ class Supervisor:
         self._report("listener-shut-down", name=listener.name, repaired=repaired)
         if not repaired:
             self.post(RolloutRequested(f"listener {listener.name} was shut down by a worker"))
-
-    def _announce_listeners(self) -> None:
-        plan = self._plans.plan
-        for index, listener in enumerate(plan.listeners):
-            facts = {"name": listener.name, "address": listener.address, "type": listener.kind}
-            facts["handover"] = "steered"
-            if why := plan.why_shared(listener):
-                facts |= {"handover": "shared", "reason": why}
-            self._log.info("listening", fd=FIRST_FD + index, **facts)
-        if plan.settings.canary and not any(plan.steered().values()):
-            self._log.warning("canary-ignored", reason="no listener can be steered")
 
     def _tell_guard(self) -> None:
         if self._guard:
@@ -346,6 +307,16 @@ class Supervisor:
 
     def _hint(self, worker: WorkerId) -> str:
         return self._retirement.hint(worker) or self._crew.hint(worker)
+
+    def _methods(self) -> Mapping[str, Method]:
+        commands = self._commands
+        methods = Methods(
+            self._service, commands, self._promises, self._journal, self._lines, self.perform
+        )
+        return methods.table()
+
+    def _output(self, worker: WorkerId, settings: Settings) -> Output:
+        return Output(worker, settings, self._loop, self._outlet, self._lines)
 
     def _report(self, name: str, /, **facts: object) -> None:
         self.perform(Report(name, facts=facts))

@@ -110,11 +110,31 @@ def sockets(pid: int) -> dict[int, list[int]]:
 
 def holder(inode: int) -> dict[str, object]:
     """Return the pid and the command of a process that has this socket; empty if none is seen."""
-    for pid in pids():
-        if inode in sockets(pid):
-            words = read(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
-            return {"pid": pid, "command": words.decode(errors="replace").strip()[:120]}
-    return {}
+    return next((described(pid) for pid in pids() if inode in sockets(pid)), {})
+
+
+def described(pid: int) -> dict[str, object]:
+    """Return the pid and the command of a process, as far as it can be known: it may be gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            words = file.read(4096) or b""
+    except OSError:
+        return {"pid": pid, "command": "(hidden)" if is_there(pid) else "(gone)"}
+    return {
+        "pid": pid,
+        "command": words.replace(b"\0", b" ").decode(errors="replace").strip()[:120],
+    }
+
+
+def is_there(pid: int) -> bool:
+    """Whether there is such a process, also one that /proc hides from us (ProtectProc=)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def link(path: str) -> str:

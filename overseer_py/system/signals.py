@@ -10,9 +10,8 @@ import os
 import signal
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
-from overseer_py.system import libc
+from overseer_py.system import libc, procfs
 
 # A fault of the master itself ends it; a stop from the terminal (Ctrl-Z) stops it.
 LEFT_ALONE = {
@@ -96,27 +95,4 @@ def _caught(fields: tuple[int, ...]) -> Caught:
 
 def sender_of(caught: Caught) -> dict[str, object]:
     """Return who sent a signal, as far as that can be known: the sender may be gone already."""
-    if not caught.sender:
-        return {"sender": "kernel"}
-    try:
-        words = Path(f"/proc/{caught.sender}/cmdline").read_bytes()[:4096].split(b"\0")
-    except OSError:
-        return {
-            "pid": caught.sender,
-            "command": "(hidden)" if _is_there(caught.sender) else "(gone)",
-        }
-    return {
-        "pid": caught.sender,
-        "command": b" ".join(words).decode(errors="replace").strip()[:120],
-    }
-
-
-def _is_there(pid: int) -> bool:
-    """Whether there is such a process, also one that /proc hides from us (ProtectProc=)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return procfs.described(caught.sender) if caught.sender else {"sender": "kernel"}

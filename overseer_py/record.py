@@ -1,0 +1,53 @@
+"""The last of what has happened, and those who follow it.
+
+One for the events of the service and one for the lines that ``--capture`` reads.  Each entry is
+encoded once, kept as long as there is room for it, and told to every follower.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+
+from overseer_py.control import RefusedError, Request
+
+
+class Record:
+    """The newest entries, up to so many bytes of JSON."""
+
+    def __init__(self, key: str, most: int) -> None:
+        """``key`` is what an entry is called when it is told: ``{"event": {…}}``."""
+        self._key = key
+        self._room = most
+        self._kept: deque[bytes] = deque()
+        self._followers: list[Request] = []
+
+    def add(self, entry: Mapping[str, object]) -> None:
+        """Keep an entry, and tell whoever follows."""
+        text = json.dumps({self._key: entry}, default=str, ensure_ascii=False)
+        line = text.encode(errors="replace") + b"\n"
+        self._kept.append(line)
+        self._room -= len(line)
+        while self._room < 0:
+            self._room += len(self._kept.popleft())
+        if self._followers:
+            self._followers = [follower for follower in self._followers if not follower.over]
+            for follower in self._followers:
+                follower.tell(line)
+
+    def follow(self, request: Request) -> None:
+        """Tell this client of every entry from now on."""
+        self._followers.append(request)
+
+    def serve(self, request: Request) -> None:
+        """Tell of the ``last`` so many entries (all that are kept), then ``follow`` or end."""
+        last = request.params.get("last", len(self._kept))
+        if not isinstance(last, int) or last < 0:
+            raise RefusedError("bad-request", "last: a number of entries")
+        kept = list(self._kept)
+        request.tell(b"".join(kept[max(0, len(kept) - last) :]), sure=True)
+        if request.params.get("follow"):
+            self.follow(request)
+        else:
+            request.answer({"kept": len(kept)})
