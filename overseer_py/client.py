@@ -1,109 +1,227 @@
-"""Talk to running masters, by their control sockets.  For scripts, and for the commands."""
+"""Talk to a running master.  For scripts, and for the commands, which are built on it.
+
+>>> from overseer_py import Client
+>>> Client("app").restart(timeout=60)["generation"]     # doctest: +SKIP
+8
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from overseer_py.errors import NoInstanceError, RequestError
+from overseer_py.errors import NoInstanceError, RequestError, RolloutError
+from overseer_py.whereabouts import find, listener_of
 
 PATIENCE = 10.0  # seconds for an answer that needs no waiting
+_GOES_ON = "what has begun goes on, see overseer status"
 
 Document = dict[str, Any]
+Listener = Callable[[Document], object]
 
 
 class Client:
-    """A connection to one master."""
+    """One instance: by its name, a path of a control socket, its pid, or the only one there is.
 
-    def __init__(self, path: Path | str) -> None:
-        """Connect to this control socket; raise NoInstanceError if no master is there."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(PATIENCE)
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise NoInstanceError(f"{path}: no overseer there: {error.strerror}") from error
-        self._lines = self._socket.makefile("rb")
+    Each call opens a connection of its own, so that a client outlives a master.  Every one raises
+    NoInstanceError if no master is there, and RequestError with what the master says otherwise.
+    """
+
+    def __init__(self, name: str | Path | None = None, *, pid: int | None = None) -> None:
+        self._name = None if name is None else str(name)
+        self._pid = pid
 
     def status(self) -> Document:
-        """Return the state of the service; what the fields mean is in README.md."""
-        return self.ask("status")
+        """Return the state of the service; what the fields mean is in docs/control.md."""
+        return self._ask("status")
 
-    def ask(self, method: str, **params: object) -> Document:
-        """Send a request and return its result; raise RequestError with what the master says."""
-        line = json.dumps({"method": method, **params})
-        try:
-            self._socket.sendall(line.encode() + b"\n")
-            answer: Mapping[str, Any] = json.loads(self._lines.readline() or b"null") or {}
-        except (OSError, ValueError) as error:
-            raise RequestError(f"{method}: no answer: {error}") from error
-        if "result" not in answer:
-            said = answer.get("error", {}).get("message", "the master is gone")
-            raise RequestError(f"{method}: {said}")
-        result: Document = answer["result"]
-        return result
+    def restart(
+        self,
+        timeout: float | None = None,
+        *,
+        wait: bool = True,
+        on_event: Listener | None = None,
+    ) -> Document:
+        """Roll out; return how it went (as ``last_rollout``) once the old generation is gone.
 
-    def close(self) -> None:
-        """End the connection."""
-        self._lines.close()
-        self._socket.close()
+        Raises RolloutError unless it was committed, RequestError if that takes longer than
+        ``timeout`` seconds: the rollout goes on then, as it does if this process dies.  Without
+        ``wait`` the answer comes at once, and says nothing.
+        """
+        return (
+            self._roll("restart", timeout, on_event) if wait else self._ask("restart", wait=False)
+        )
 
-    def __enter__(self) -> Self:
-        return self
+    def reload(
+        self,
+        timeout: float | None = None,
+        *,
+        wait: bool = True,
+        on_event: Listener | None = None,
+    ) -> Document:
+        """Have the configuration read anew, then as ``restart``; a bad one is a RequestError."""
+        return self._roll("reload", timeout, on_event) if wait else self._ask("reload", wait=False)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    def stop(
+        self,
+        timeout: float | None = None,
+        *,
+        wait: bool = True,
+        drain: bool = True,
+        on_event: Listener | None = None,
     ) -> None:
-        self.close()
+        """Stop the service, and return when its master has ended; ``drain`` false kills at once.
+
+        Raises RequestError if that takes longer than ``timeout`` seconds: it goes on then.
+        """
+        if not wait:
+            self._ask("stop", wait=False, drain=drain)
+            return
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        with closing(self._connect()) as connection:
+            master = _process(listener_of(connection))
+            try:
+                with suppress(_LostError):  # what it says, or not, it is the end that counts
+                    asked = {"method": "stop", "drain": drain, "follow": on_event is not None}
+                    for message in _converse(connection, asked, ends_at):
+                        _pass_on(message, on_event)
+                _await_end(master, ends_at)
+            finally:
+                if master is not None:
+                    os.close(master)
+
+    def scale(self, workers: int) -> Document:
+        """Have this many workers from now on."""
+        return self._ask("scale", workers=workers)
+
+    def signal(self, name: str) -> Document:
+        """Do what a signal to the master means: USR1 goes on to the workers, for example."""
+        return self._ask("signal", signal=name)
+
+    def events(self, last: int = 0, *, follow: bool = True) -> Iterator[Document]:
+        """Yield the ``last`` so many events, then those that come, until the master ends."""
+        return self._read("events", "event", last=last, follow=follow)
+
+    def logs(self, last: int = 100, *, follow: bool = False) -> Iterator[Document]:
+        """Yield the last lines that ``--capture`` keeps, then those that come."""
+        return self._read("logs", "line", last=last, follow=follow)
+
+    # -- how it is said ----------------------------------------------------------------------
+
+    def _ask(self, method: str, **params: object) -> Document:
+        ends_at = time.monotonic() + PATIENCE
+        with closing(self._connect()) as connection:
+            *_, last = _converse(connection, {"method": method, **params}, ends_at)
+            result: Document = last["result"]
+            return result
+
+    def _roll(self, method: str, timeout: float | None, on_event: Listener | None) -> Document:
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        rollout: Document = {}
+        with closing(self._connect()) as connection:
+            asked = {"method": method, "follow": on_event is not None}
+            try:
+                for message in _converse(connection, asked, ends_at):
+                    _pass_on(message, on_event)
+                    rollout = message.get("rollout") or message.get("result") or rollout
+            except (_LateError, _LostError):
+                if rollout.get("outcome") != "committed":  # else the old one still drains
+                    raise
+        if rollout.get("outcome") != "committed":
+            raise RolloutError(rollout)
+        return rollout
+
+    def _read(self, method: str, key: str, **params: object) -> Iterator[Document]:
+        with closing(self._connect()) as connection, suppress(_LostError):
+            for message in _converse(connection, {"method": method, **params}, None):
+                if key in message:
+                    yield message[key]
+                elif "dropped" in message:
+                    yield message
+
+    def _connect(self) -> socket.socket:
+        path = find(self._name, self._pid)
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(path))
+        except OSError as error:
+            connection.close()
+            raise NoInstanceError(f"{path}: no overseer there: {error.strerror}") from error
+        return connection
 
 
-def instances(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
-    """Return the control sockets of this user's instances, by name.  A dead one may be among them.
-
-    Units of systemd have a directory of their own below the one of all.
-    """
-    found: dict[str, Path] = {}
-    for directory in filter(_is_private, _directories(environ)):
-        for path in sorted((*directory.glob("*.sock"), *directory.glob("*/*.sock"))):
-            if path.is_socket():
-                found.setdefault(path.stem, path)
-    return found
+class _LateError(RequestError):
+    """The answer took too long."""
 
 
-def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the control socket of an instance; raise NoInstanceError with those that there are.
-
-    A name with a slash is the path itself, as given with ``--control``.
-    """
-    if "/" in name:
-        return Path(name)
-    known = instances(environ)
-    if name in known:
-        return known[name]
-    there = ", ".join(known) or "none"
-    raise NoInstanceError(f"no overseer named {name!r} runs here (there is: {there})")
+class _LostError(RequestError):
+    """The master is gone without an answer."""
 
 
-def _is_private(directory: Path) -> bool:
-    """Whether nobody else can have put a socket there: its answers would be believed."""
+def _converse(
+    connection: socket.socket, asked: Document, ends_at: float | None
+) -> Iterator[Document]:
+    """Send a request; yield each line of news, and at last the one with the result."""
+    method = asked["method"]
+    received = bytearray()
     try:
-        found = directory.lstat()
+        connection.sendall(json.dumps(asked).encode() + b"\n")
+        while True:
+            connection.settimeout(_left(ends_at))
+            data = connection.recv(1 << 16)
+            if not data:
+                raise _LostError(f"{method}: the master has ended")
+            received += data
+            while b"\n" in received:
+                line, _, received = received.partition(b"\n")
+                message: Document = json.loads(line)
+                if "error" in message:
+                    raise RequestError(f"{method}: {message['error']['message']}")
+                yield message
+                if "result" in message:
+                    return
+    except TimeoutError as error:
+        raise _LateError(f"{method}: timed out; {_GOES_ON}") from error
+    except (OSError, ValueError) as error:
+        raise _LostError(f"{method}: {error}") from error
+
+
+def _pass_on(message: Document, on_event: Listener | None) -> None:
+    if on_event and "event" in message:
+        on_event(message["event"])
+
+
+def _left(ends_at: float | None) -> float | None:
+    if ends_at is None:
+        return None
+    left = ends_at - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _process(pid: int) -> int | None:
+    """Return a descriptor that tells when this process ends; None if it is not to be seen."""
+    try:
+        return os.pidfd_open(pid)
     except OSError:
-        return False
-    return found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
+        return None
 
 
-def _directories(environ: Mapping[str, str]) -> Iterator[Path]:
-    if given := environ.get("RUNTIME_DIRECTORY"):
-        yield Path(given.split(":")[0])
-    if given := environ.get("XDG_RUNTIME_DIR"):
-        yield Path(given) / "overseer"
-    if os.geteuid() == 0:
-        yield Path("/run/overseer")
-    yield Path(f"/tmp/overseer-{os.geteuid()}")  # noqa: S108 - owner and mode are checked
+def _await_end(process: int | None, ends_at: float | None) -> None:
+    if process is None:
+        return
+    try:
+        left = _left(ends_at)
+    except TimeoutError:
+        left = 0.0
+    if not select.select([process], [], [], left)[0]:
+        raise _LateError(f"stop: timed out; {_GOES_ON}")

@@ -5,6 +5,9 @@ The exit status of the command is a property of the error, and so is in one plac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class OverseerError(Exception):
     """Anything that ends the command with a line that says why."""
@@ -40,5 +43,20 @@ class NoInstanceError(OverseerError):
     exit_status = 3
 
 
+class SeveralInstancesError(OverseerError):
+    """More than one master could be meant."""
+
+    exit_status = 2
+
+
 class RequestError(OverseerError):
-    """A request that a master refused or could not do."""
+    """A request that a master refused, could not do, or has not done in time."""
+
+
+class RolloutError(RequestError):
+    """A rollout that was not committed; ``rollout`` says how it ended."""
+
+    def __init__(self, rollout: Mapping[str, Any]) -> None:
+        generation, outcome = rollout.get("generation"), rollout.get("outcome")
+        super().__init__(f"generation {generation} {outcome}: {rollout.get('error')}")
+        self.rollout = rollout

@@ -112,4 +112,6 @@ class Plans:
 
     def _resolve(self, plan: Plan, seats: Sequence[Seat]) -> Recipe:
         check(plan.settings.ready, plan.listeners)
-        return resolve(plan, seats, self._sources.environ, self._start_directory)
+        inherited = [listener.inherited() for listener in plan.listeners]
+        environ, directory = self._sources.environ, self._start_directory
+        return Recipe(plan, seats, resolve(plan.settings, inherited, environ, directory))

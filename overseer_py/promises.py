@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from overseer_py.control import RefusedError, Request
@@ -25,6 +26,10 @@ class _Promise:
     generation: int | None = None
     leaving: int | None = None  # the generation that was replaced, and has to go yet
     result: object = None
+
+    def tell(self, rollout: object) -> None:
+        """Say what is known by now."""
+        self.request.tell(json.dumps({"rollout": rollout}).encode() + b"\n", sure=True)
 
 
 class Promises:
@@ -76,6 +81,7 @@ class Promises:
         if promise.generation is None:
             if report.name == "rollout-started":
                 promise.generation = report.generation
+                promise.tell({"generation": report.generation, "outcome": None})
             elif report.name == "rollout-refused" or report.name in _OVER:
                 self._open.remove(promise)
                 why = str(report.facts.get("reason", "the service is stopping"))
@@ -83,7 +89,9 @@ class Promises:
         elif report.name in _ENDS and report.generation == promise.generation:
             promise.result = self._ledger.last and self._ledger.last.ended()
             promise.leaving = self._current
-            if report.name != "rollout-committed":
+            if report.name == "rollout-committed":
+                promise.tell(promise.result)
+            else:
                 self._keep(promise)
         elif report.name == "generation-gone" and report.generation == promise.leaving:
             self._keep(promise)

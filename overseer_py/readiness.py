@@ -6,19 +6,28 @@ import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from overseer_py import values
 from overseer_py.errors import ConfigError
 from overseer_py.system import procfs
-from overseer_py.system.listeners import Listener, Seat
+from overseer_py.system.listeners import Seat
 from overseer_py.trials import AcceptAs, Exec, Http, Surroundings
 from overseer_py.values import ReadyRule
 from overseer_py.watches import Accept, Delay, Notify, NotifyOrDelay, ReadyPipe, Rule
 
 ALIVE_LONG_ENOUGH = 1.0  # seconds: ``auto`` without listeners and without READY=1
 
-Place = TypeVar("Place", Listener, Seat)
+
+class Named(Protocol):
+    """A listener, or what stands for one."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+
+Place = TypeVar("Place", bound=Named)
 
 
 def rule_for(  # noqa: PLR0911 - one for each rule
@@ -55,7 +64,7 @@ def _accept(on_ready: Callable[[], None], around: Surroundings, seats: Sequence[
     return Accept(on_ready, seats)
 
 
-def check(rule: ReadyRule, listeners: Sequence[Listener]) -> None:
+def check(rule: ReadyRule, listeners: Sequence[Named]) -> None:
     """Raise ConfigError if the rule names a listener that is not there."""
     if rule.kind == "accept":
         named(listeners, rule.argument)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from overseer_py import handover
 from overseer_py.address import Kind
@@ -17,6 +18,7 @@ from overseer_py.config import OWN_VARIABLES
 from overseer_py.core.messages import WorkerId
 from overseer_py.core.policy import Policy
 from overseer_py.errors import ConfigError
+from overseer_py.handover import Inherited
 from overseer_py.settings import Settings
 from overseer_py.system.identity import home_of, identity_of
 from overseer_py.system.launch import Identity, Launch
@@ -49,28 +51,39 @@ class Plan:
         return self.settings.policy(steered=bool(steered), parked=handed)
 
 
+class Resolved(NamedTuple):
+    """What a program is started with, once every name is looked up."""
+
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    directory: str
+    identity: Identity | None
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A plan, resolved."""
 
     plan: Plan
     seats: Sequence[Seat]  # what this generation has of the plan's listeners
-    argv: Sequence[str]
-    environ: Mapping[str, str]
-    directory: str
-    identity: Identity | None
+    resolved: Resolved
+
+    @property
+    def directory(self) -> str:
+        """Where the workers run, links resolved."""
+        return self.resolved.directory
 
     def launch(self, worker: WorkerId, environ: Mapping[str, str]) -> Launch:
         """Return how to start this worker; ``environ`` is what the master adds for it alone."""
         settings = self.plan.settings
         return Launch(
-            argv=self.argv,
-            environ={**self.environ, **mark(worker), **environ},
+            argv=self.resolved.argv,
+            environ={**self.resolved.environ, **mark(worker), **environ},
             directory=self.directory,
             fds=[seat.fd for seat in self.seats],
             death_signal=settings.drain_signal,
             umask=settings.umask,
-            identity=self.identity,
+            identity=self.resolved.identity,
         )
 
 
@@ -84,11 +97,12 @@ def mark(worker: WorkerId) -> dict[str, str]:
 
 
 def resolve(
-    plan: Plan, seats: Sequence[Seat], environ: Mapping[str, str], start_directory: str
-) -> Recipe:
-    """Resolve a plan; raise ConfigError for what does not exist (any more)."""
-    settings = plan.settings
-    inherited = [listener.inherited() for listener in plan.listeners]
+    settings: Settings,
+    inherited: Sequence[Inherited],
+    environ: Mapping[str, str],
+    start_directory: str,
+) -> Resolved:
+    """Resolve settings; raise ConfigError for what does not exist (any more)."""
     try:
         argv = handover.fill_in(settings.command, inherited)
     except KeyError as error:
@@ -107,8 +121,7 @@ def resolve(
     service["PWD"] = directory
     service["OVERSEER_INSTANCE"] = settings.name
     service["OVERSEER_DRAIN_SECONDS"] = f"{settings.drain_timeout:g}"
-    identity = identity_of(settings.user, settings.group)
-    return Recipe(plan, seats, argv, service, directory, identity)
+    return Resolved(argv, service, directory, identity_of(settings.user, settings.group))
 
 
 def logical_directory(environ: Mapping[str, str]) -> str:

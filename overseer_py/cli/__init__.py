@@ -11,7 +11,19 @@ import click
 
 from overseer_py import __version__
 
-COMMANDS = ("run", "status")
+COMMANDS = (
+    "run",
+    "status",
+    "restart",
+    "reload",
+    "stop",
+    "scale",
+    "signal",
+    "events",
+    "logs",
+    "check",
+    "init",
+)
 
 
 class Commands(click.Group):

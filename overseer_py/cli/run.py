@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import click
 
 from overseer_py import instance
+from overseer_py.cli.options import SERVICE, service_options
 from overseer_py.cli.say import say
-from overseer_py.config import OPTIONS, Sources
+from overseer_py.config import Sources
 from overseer_py.errors import OverseerError
 from overseer_py.recipe import logical_directory
-from overseer_py.settings import Option
 from overseer_py.supervisor import Supervisor
 
 EXAMPLES = """\b
@@ -26,49 +24,21 @@ Examples:
 
 \b
 Then, to replace the program without losing a request:
-  kill -USR2 PID-OF-THE-MASTER
+  overseer restart        # or: kill -USR2 PID-OF-THE-MASTER
 
 Every option is also a key of overseer.toml and a variable OVERSEER_<OPTION>.  Durations are
 written 500ms, 1.5s, 2m, 1h or a bare number of seconds.
 """
 
-Command = Callable[..., Any]
 
-
-def _options(command: Command) -> Command:
-    """Give the command an option for each setting; what they mean is config.py's business."""
-    for key, option in reversed(OPTIONS.items()):
-        command = _option(key, option)(command)
-    return command
-
-
-def _option(key: str, option: Option) -> Callable[[Command], Command]:
-    names = [f"-{option.short}"] * bool(option.short) + ["--" + key.replace("_", "-")]
-    if option.flag:
-        return click.option(*names, key, is_flag=True, help=option.help)
-    metavar = option.metavar or key.upper()
-    text = f"{option.help}  [{option.shown}]" if option.shown else option.help
-    return click.option(*names, key, multiple=option.repeat, metavar=metavar, help=text)
-
-
-@click.command(
-    epilog=EXAMPLES,
-    options_metavar="[OPTIONS]",
-    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
-)
-@click.option(
-    "--config", metavar="FILE", default="", help="Read this file.  [overseer.toml, if there]"
-)
-@_options
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG …]")
-def run(config: str, command: tuple[str, ...], **flags: Any) -> None:  # noqa: ANN401 - by OPTIONS
-    """Run COMMAND, keep it running, and replace it on request without losing a connection.
+@click.command(epilog=EXAMPLES, context_settings=SERVICE)
+@service_options
+def run(sources: Sources) -> None:
+    """Run a program, keep it running, replace it without loss.
 
     The master binds the listeners and keeps its PID; workers inherit them as fds 3, 4, …
     """
-    given = {key: value for key, value in flags.items() if value not in (None, False, ())}
-    environ = dict(os.environ)
-    raise SystemExit(start(Sources(given, command, environ, config)))
+    raise SystemExit(start(sources))
 
 
 def start(sources: Sources) -> int:

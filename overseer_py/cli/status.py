@@ -3,93 +3,137 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
 
 from overseer_py.cli.say import say
-from overseer_py.client import Client, Document, find, instances
+from overseer_py.cli.sentences import printable
+from overseer_py.cli.target import Asking, instance
+from overseer_py.client import Client, Document
 from overseer_py.errors import NoInstanceError, OverseerError
+from overseer_py.whereabouts import instances
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_EVERY = 1.0  # seconds between two looks with --watch
+_TOP, _CLEAR, _REST_OF_LINE, _REST = "\x1b[H", "\x1b[2J", "\x1b[K", "\x1b[J"
 
 
-@click.command()
-@click.argument("name", required=False)
+@click.command(cls=Asking)
+@instance
 @click.option("--json", "as_json", is_flag=True, help="Print the whole document.")
-def status(name: str | None, as_json: bool) -> None:
-    """Show what runs: all instances of this user, or the one named NAME.
+@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+def status(name: str | None, pid: int | None, as_json: bool, watch: bool) -> None:
+    """Show what runs: all instances of this user, or one.
 
-    With --json a NAME gives one document, and no NAME a list of them.
+    With --json a NAME gives one document, and no NAME a list of them; with --watch one a line.
     """
-    failed: list[OverseerError] = []
-    documents = list(_ask(name, failed))
-    for error in failed:
-        say(str(error))
-    if as_json and documents:
-        click.echo(json.dumps(documents[0] if name else documents, indent=2))
-    elif documents:
-        click.echo("\n\n".join("\n".join(_shown(document)) for document in documents))
-    if failed:
-        raise SystemExit(failed[0].exit_status)
-    if not documents:
-        say("no overseer of this user runs here")
-        raise SystemExit(NoInstanceError.exit_status)
+    one = bool(name or pid)
+    documents = _look(name, pid)
+    if not watch:
+        _print(documents, one=one, as_json=as_json)
+        return
+    first = True
+    while True:
+        if as_json:
+            click.echo(json.dumps(documents[0] if one else documents))
+        else:
+            _redraw(documents, clear=first)
+        first = False
+        time.sleep(_EVERY)
+        documents = _look(name, pid)
 
 
-def _ask(name: str | None, failed: list[OverseerError]) -> Iterator[Document]:
-    """Yield what each says; one that is stuck must not hide the others."""
-    for known in [name] if name else instances():
+def _look(name: str | None, pid: int | None) -> list[Document]:
+    """Return what each says; raise NoInstanceError if there is none."""
+    if name or pid:
+        return [Client(name, pid=pid).status()]
+    documents: list[Document] = []
+    stuck: list[OverseerError] = []
+    for path in instances().values():
         try:
-            with Client(find(known)) as client:
-                yield client.status()
-        except OverseerError as error:
-            # Without a name: a socket that a killed master has left is none.
-            if name or not isinstance(error, NoInstanceError):
-                failed.append(error)
+            documents.append(Client(path).status())
+        except NoInstanceError:  # what a killed master has left
+            pass
+        except OverseerError as error:  # one that is stuck must not hide the others
+            stuck.append(error)
+    for failed in stuck:
+        say(str(failed))
+    if not documents:
+        raise stuck[0] if stuck else NoInstanceError("no overseer of this user runs here")
+    return documents
 
 
-def _shown(document: Document) -> Iterable[str]:
-    name, pid, state = document["name"], document["pid"], document["state"]
-    up, generation = age(document["started_at"]), document["generation"]
-    yield f"{click.style(name, bold=True)}  {_coloured(state)}  pid {pid}, up {up}, generation {generation}"  # noqa: E501
+def _print(documents: Sequence[Document], *, one: bool, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(documents[0] if one else documents, indent=2))
+    else:
+        click.echo("\n\n".join("\n".join(_shown(document)) for document in documents))
+
+
+def _redraw(documents: Sequence[Document], *, clear: bool) -> None:
+    """Write over what was written before; what was there stays when this is ended."""
+    lines = [line for document in documents for line in (*_shown(document), "")]
+    text = "".join(f"{line}{_REST_OF_LINE}\n" for line in lines)
+    click.echo(f"{_CLEAR if clear else ''}{_TOP}{text}{_REST}", nl=False)
+
+
+def _shown(document: Document) -> Iterator[str]:
+    name = click.style(printable(document["name"]), bold=True)
+    facts = [f"pid {document['pid']}", f"up {age(document['started_at'])}"]
+    facts += [f"generation {document['generation']}", f"overseer {document['version']}"]
+    yield f"{name}  {_coloured(document['state'])}  {', '.join(facts)}"
     for listener in document["listeners"]:
-        why = f" ({listener['handover_reason']})" if listener["handover_reason"] else ""
-        facts = f"{listener['type']}  fd {listener['fd']}  {listener['handover']}{why}"
-        yield f"  {listener['name']}  {listener['address']}  {facts}"
+        why = f" ({listener['handover_reason']})" if listener.get("handover_reason") else ""
+        place = f"{listener['name']}  {listener['address']}  {listener['type']}"
+        yield f"  {place}  fd {listener['fd']}  {listener['handover']}{why}"
     yield from _table(document["workers"])
     if rollout := document["rollout"]:
-        share = rollout["canary_percent"]
-        canary = f", {share} % of new connections" if share else ""
-        since = age(rollout["started_at"])
-        yield f"  rolling out generation {rollout['generation']}: {rollout['state']}{canary}, {since} ({rollout['reason']})"  # noqa: E501
+        yield f"  {_rolling(rollout)}"
     if last := document["last_rollout"]:
-        ago = age(last["started_at"])
-        why = f": {last['error']}" if last["error"] else ""
-        yield f"  last rollout: generation {last['generation']} {last['outcome']} {ago} ago, took {last['duration_s']:.1f} s ({last['reason']}){why}"  # noqa: E501
+        yield f"  {_rolled(last)}"
+
+
+def _rolling(rollout: Document) -> str:
+    share = rollout.get("canary_percent")
+    canary = f", {share} % of new connections" if share else ""
+    since = f"{age(rollout['started_at'])} ({rollout['reason']})"
+    return f"rolling out generation {rollout['generation']}: {rollout['state']}{canary}, {since}"
+
+
+def _rolled(last: Document) -> str:
+    colour = "green" if last["outcome"] == "committed" else "red"
+    outcome = click.style(last["outcome"], fg=colour)
+    took = f"{age(last['started_at'])} ago, took {last['duration_s']:.1f} s ({last['reason']})"
+    why = printable(f": {last['error']}") if last["error"] else ""
+    return f"last rollout: generation {last['generation']} {outcome} {took}{why}"
 
 
 def _table(workers: Sequence[Document]) -> Iterable[str]:
-    rows = [("worker", "state", "pid", "age", "memory", "cpu", "open", "crashes", "")]
-    for worker in workers:
-        rows.append(  # noqa: PERF401 - a comprehension of nine columns is harder to read
-            (
-                f"{worker['generation']}/{worker['slot']}",
-                worker["state"],
-                str(worker["pid"] or "-"),
-                age(worker["started_at"]) if worker["started_at"] else "-",
-                f"{worker['rss_bytes'] / (1 << 20):.0f} MiB",
-                f"{worker['cpu_percent']:.0f} %",
-                str(worker["connections"]),
-                str(worker["crashes"]),
-                "".join(c if c.isprintable() else "?" for c in worker["status"]),
-            )
-        )
+    rows: list[tuple[str, ...]] = [
+        ("worker", "state", "pid", "age", "memory", "cpu", "open", "crashes", "")
+    ]
+    rows += [_row(worker) for worker in workers]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield ("  " + "  ".join(cells)).rstrip()
+
+
+def _row(worker: Document) -> tuple[str, ...]:
+    return (
+        f"{worker['generation']}/{worker['slot']}",
+        worker["state"],
+        str(worker["pid"] or "-"),
+        age(worker["started_at"]) if worker["started_at"] else "-",
+        f"{worker['rss_bytes'] / (1 << 20):.0f} MiB",
+        f"{worker['cpu_percent']:.0f} %",
+        str(worker["connections"]),
+        str(worker["crashes"]),
+        printable(worker["status"]),
+    )
 
 
 def _coloured(state: str) -> str:

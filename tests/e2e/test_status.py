@@ -84,8 +84,7 @@ def test_connections_of_each_worker(tmp_path: Path) -> None:
                 client.connect(place)
                 client.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 assert client.recv(4096)
-            with Client(tmp_path / "overseer" / "keeps.sock") as control:
-                (worker,) = control.status()["workers"]
+            (worker,) = Client(tmp_path / "overseer" / "keeps.sock").status()["workers"]
             assert worker["connections"] == 3
             for client in clients:
                 client.close()

@@ -1,0 +1,76 @@
+"""``overseer check``: what is wrong with a service's description, without running it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import click
+
+from overseer_py.address import Address, Kind
+from overseer_py.cli.options import SERVICE, service_options
+from overseer_py.cli.say import say
+from overseer_py.config import Config, Sources
+from overseer_py.errors import ConfigError, OverseerError
+from overseer_py.handover import PLACEHOLDER, Inherited
+from overseer_py.readiness import check as check_rule
+from overseer_py.recipe import Resolved, logical_directory, resolve
+
+EXAMPLES = """\b
+Examples:
+  overseer check                                    # overseer.toml in this directory
+  overseer check --config /etc/overseer/app.toml
+  overseer check --listen :8000 -- uvicorn --fd {fd} app:app
+"""
+
+
+@click.command(epilog=EXAMPLES, context_settings=SERVICE)
+@service_options
+def check(sources: Sources) -> None:
+    """Check a service's configuration without running it.
+
+    The file, the variables and the flags are read as run does; nothing is bound.  Every name is looked up: the program, the directory, users, variables' files, listeners that
+    the command and the readiness rule name.  Ends with 2 if anything is wrong.
+    """
+    try:
+        config = sources.load()
+        found = examine(config, sources)
+    except OverseerError as error:
+        say(str(error))
+        raise SystemExit(error.exit_status) from error
+    for warning in config.warnings:
+        say(f"warning: {warning}")
+    settings = config.settings
+    where = ", ".join(map(str, config.addresses)) or "nothing"
+    click.echo(f"{settings.name}: good")
+    click.echo(f"  runs {' '.join(settings.command)}")
+    click.echo(f"  in {found.directory}, {settings.workers} worker(s), listening at {where}")
+
+
+def examine(config: Config, sources: Sources) -> Resolved:
+    """Look up every name that the settings use; raise ConfigError for what is not there."""
+    settings = config.settings
+    inherited = [_as_inherited(address) for address in config.addresses]
+    if not inherited and PLACEHOLDER.search(" ".join(settings.command)):
+        say("warning: no listener: the command needs one of systemd's (LISTEN_FDS), or --listen")
+        inherited = [Inherited("listener-0", "(systemd's)", 0)]
+    check_rule(settings.ready, inherited)
+    directory = logical_directory(sources.environ)
+    found = resolve(settings, inherited, sources.environ, directory)
+    if not program(found):
+        raise ConfigError(f"command: {found.argv[0]}: no such program, or it is not executable")
+    return found
+
+
+def program(found: Resolved) -> str:
+    """Return the path of the program; empty if there is none that can be executed."""
+    name = found.argv[0]
+    if "/" in name:
+        name = os.path.join(found.directory, name)
+    return shutil.which(name, path=found.environ.get("PATH", os.defpath)) or ""
+
+
+def _as_inherited(address: Address) -> Inherited:
+    if address.kind in (Kind.UNIX, Kind.ADOPTED):
+        return Inherited(address.name, address.path, None)
+    return Inherited(address.name, f"{address.host}:{address.port}", address.port)

@@ -1,0 +1,218 @@
+"""``overseer init``: the service at hand, as a systemd unit or a section for supervisord."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+
+import click
+
+from overseer_py.cli.check import examine, program
+from overseer_py.cli.options import SERVICE, service_options
+from overseer_py.cli.say import say
+from overseer_py.config import Config, Sources
+from overseer_py.errors import OverseerError
+from overseer_py.recipe import Resolved, logical_directory
+from overseer_py.settings import Settings
+
+_PRIVILEGED = 1024  # ports below need a capability
+_MARGIN = 15  # seconds that the supervisor above waits beyond what the master itself allows
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PLAIN = re.compile(r"[A-Za-z0-9_@:,./=+{}-]+")
+
+EXAMPLES = """\b
+Examples:
+  overseer init systemd --listen :8000 -- uvicorn --fd {fd} app:app >app.service
+  overseer init supervisor --config /etc/overseer/app.toml
+"""
+
+
+@click.group(epilog=EXAMPLES)
+def init() -> None:
+    """Print a unit for systemd, or a section for supervisord.
+
+    Takes what run takes, and looks every name up: paths are made absolute, and time-outs follow
+    from those of the service.
+    """
+
+
+@init.command(context_settings=SERVICE)
+@service_options
+def systemd(sources: Sources) -> None:
+    """Print a unit for systemd."""
+    _print(sources, unit)
+
+
+@init.command(context_settings=SERVICE)
+@service_options
+def supervisor(sources: Sources) -> None:
+    """Print a program section for supervisord."""
+    _print(sources, section)
+
+
+def _print(sources: Sources, write: Callable[[Config, list[str], Resolved], str]) -> None:
+    try:
+        pinned = sources.pinned()
+        config = pinned.load()
+        found = examine(config, pinned)
+        click.echo(write(config, list(_words(pinned, config.settings, found)), found), nl=False)
+    except OverseerError as error:
+        say(str(error))
+        raise SystemExit(error.exit_status) from error
+
+
+def unit(config: Config, words: list[str], found: Resolved) -> str:
+    """Return a unit for systemd.service(5)."""
+    settings = config.settings
+    start = [_systemd(word) for word in words]
+    lines = [
+        f"# {settings.name}.service, written by: overseer init systemd",
+        "",
+        "[Unit]",
+        f"Description={settings.name}, run by overseer".replace("%", "%%"),
+        "After=network.target",
+        "StartLimitIntervalSec=0",
+        "",
+        "[Service]",
+        "# Active when the first generation is ready; nobody but the master speaks to systemd.",
+        "Type=notify",
+        "NotifyAccess=main",
+        *_identity(config),
+        *[f"Environment=PATH={path}" for path in _search_path(words, found)],
+        "ExecStart=" + " \\\n    ".join(_lines(start)),
+        "# Returns when the rollout has ended: 1 if it was rolled back, and the old one serves on.",
+        f"ExecReload={' '.join(map(_systemd, _overseer()))} restart --pid $MAINPID",
+        "# TERM goes to the master alone, which drains the workers and exits last.",
+        "KillMode=mixed",
+        f"TimeoutStartSec={settings.ready_timeout + settings.settle + 2 * _MARGIN:g}s",
+        f"TimeoutStopSec={settings.stop_delay + settings.drain_timeout + _MARGIN:g}s",
+        "WatchdogSec=30s",
+        "Restart=on-failure",
+        "# 2: the configuration is wrong.  4: another overseer of that name runs.",
+        "RestartPreventExitStatus=2 4",
+        "RestartSec=5s",
+        "OOMPolicy=continue",
+        "# Where the instance can be talked to: overseer status",
+        f"RuntimeDirectory=overseer/{settings.name}",
+        "RuntimeDirectoryPreserve=restart",
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def section(config: Config, words: list[str], found: Resolved) -> str:
+    """Return a program section for supervisord."""
+    settings = config.settings
+    lines = [
+        f"; {settings.name}.conf, written by: overseer init supervisor",
+        f";   supervisorctl signal SIGUSR2 {settings.name}    a new generation takes over",
+        "",
+        f"[program:{settings.name}]",
+        f"command={shlex.join(words)}".replace("%", "%%"),
+        *[f"environment=PATH={path}".replace("%", "%%") for path in _search_path(words, found)],
+        "numprocs=1",
+        "autostart=true",
+        "autorestart=unexpected",
+        "; 2: the configuration is wrong.  4: another overseer of that name runs.",
+        "exitcodes=0,2,4",
+        "startsecs=3",
+        "startretries=10",
+        "stopsignal=TERM",
+        f"stopwaitsecs={round(settings.stop_delay + settings.drain_timeout + _MARGIN)}",
+        "; Not the group: each worker would get a second TERM.",
+        "stopasgroup=false",
+        "killasgroup=true",
+        "redirect_stderr=false",
+    ]
+    if os.geteuid() and "%" not in (user := _user()):
+        lines.append(f"user={user}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _words(sources: Sources, settings: Settings, found: Resolved) -> Iterator[str]:
+    """Yield the command line that runs this service from anywhere."""
+    yield from _overseer()
+    yield "run"
+    if sources.file:
+        yield from ("--config", os.path.abspath(sources.file))
+    yield from ("--name", settings.name)
+    for key, value in sources.flags.items():
+        if key not in ("name", "chdir"):
+            yield from _flag(key, value)
+    # Not WorkingDirectory=: a link in it is resolved anew for every generation.
+    start = logical_directory(sources.environ)
+    yield from ("--chdir", os.path.normpath(os.path.join(start, settings.chdir)))
+    if sources.command:
+        name, *arguments = sources.command
+        yield from ("--", name if "/" in name else program(found), *arguments)
+
+
+def _flag(key: str, value: object) -> Iterator[str]:
+    flag = "--" + key.replace("_", "-")
+    if value is True:
+        yield flag
+        return
+    for each in value if isinstance(value, tuple) else (value,):
+        path = key in ("env_file", "pid_file")
+        yield from (flag, os.path.abspath(str(each)) if path else str(each))
+
+
+def _overseer() -> list[str]:
+    """Return how this very command is called, from anywhere."""
+    if os.path.basename(sys.argv[0]) == "__main__.py":
+        return [sys.executable, "-m", "overseer_py"]
+    return [os.path.abspath(shutil.which(sys.argv[0]) or sys.argv[0])]
+
+
+def _search_path(words: list[str], found: Resolved) -> Iterator[str]:
+    """Yield a PATH if the file names a program that is found by one no supervisor has."""
+    where = os.path.dirname(program(found))
+    if "--" not in words and "/" not in found.argv[0] and where not in _PATH.split(":"):
+        yield f"{where}:{_PATH}"
+
+
+def _identity(config: Config) -> Iterator[str]:
+    if os.geteuid() == 0:
+        yield "# As root.  Better: User=, of whom the program's files are."
+        return
+    yield f"User={_user()}"
+    if any(0 < address.port < _PRIVILEGED for address in config.addresses):
+        yield "AmbientCapabilities=CAP_NET_BIND_SERVICE"
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _lines(words: list[str]) -> Iterator[str]:
+    """Yield the words of a command line, an option with its value on one line."""
+    line: list[str] = []
+    for index, word in enumerate(words):
+        if word == "--":
+            yield " ".join(line)
+            yield " ".join(words[index:])
+            return
+        if word.startswith("--") and line:
+            yield " ".join(line)
+            line = []
+        line.append(word)
+    yield " ".join(line)
+
+
+def _systemd(word: str) -> str:
+    """Return a word as systemd.service(5), Command lines, has it."""
+    safe = word.replace("%", "%%").replace("$", "$$")
+    if _PLAIN.fullmatch(word):
+        return safe
+    quoted = safe.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{quoted}"'
