@@ -29,8 +29,9 @@ Examples:
 def check(sources: Sources) -> None:
     """Check a service's configuration without running it.
 
-    The file, the variables and the flags are read as run does; nothing is bound.  Every name is looked up: the program, the directory, users, variables' files, listeners that
-    the command and the readiness rule name.  Ends with 2 if anything is wrong.
+    The file, the variables and the flags are read as run does; nothing is bound.  Every name is
+    looked up: the program, the directory, users, files, the listeners that the command and the
+    readiness rule name.  Ends with 2 if anything is wrong.
     """
     try:
         config = sources.load()

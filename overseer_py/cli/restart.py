@@ -26,8 +26,9 @@ def restart(
 ) -> None:
     """Roll out a new generation, and wait for the end.
 
-    Ends with 0 once it is committed and the old one has gone; with 1, the reason and the last lines of the failed worker if it was
-    rolled back: the old generation serves on.  What was asked for goes on if this command is ended.
+    Ends with 0 once it is committed and the old one has gone; with 1 if it was rolled back, and
+    says why, with the last lines of the worker that failed: the old generation serves on.  What
+    was asked for goes on if this command is ended.
     """
     client = Client(name, pid=pid)
     roll_out(
