@@ -141,14 +141,17 @@ class Crew:
     # -- what the master hears ------------------------------------------------------------------
 
     def next_look(self) -> float | None:
-        """Return when a readiness rule wants to look."""
+        """Return when a readiness rule wants to look; at once if captured lines wait."""
+        if any(member.output.behind for member in self.members.values()):
+            return 0.0
         due = (member.rule.next_look for member in self.members.values())
         return min((at for at in due if at is not None), default=None)
 
     def look(self, now: float) -> None:
-        """Let the rules look whose time has come."""
+        """Let the rules look whose time has come, and captured lines go on."""
         for member in list(self.members.values()):
             rule = member.rule
+            member.output.go_on()
             if rule.next_look is not None and rule.next_look <= now:
                 begun = time.monotonic()
                 rule.look(now)
@@ -239,7 +242,7 @@ class Crew:
             if self._guard:
                 self._guard.gone(member.process.pid)
             member.rule.stop()
-            self.last_words[worker[:2]] = worker, member.output.last_lines()
+            self.last_words[worker[:2]] = worker, member.output.ended()
             self._post(Exited(worker, how, status))
 
         return on_exit

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -31,43 +31,46 @@ _SHOWN = 20  # last lines that are set out on a console; status and json have th
 class _Writer:
     """What structlog writes its rendered lines to."""
 
-    def __init__(self, outlet: Outlet, write: Callable[[bytes], None]) -> None:
+    def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
-        self._write = write
 
     def msg(self, message: str) -> None:
         if self._outlet.dropped and not self._outlet.stuck:
             dropped, self._outlet.dropped = self._outlet.dropped, 0
             structlog.get_logger().warning("log-dropped", pieces=dropped)
-        self._write(f"{message}\n".encode(errors="replace"))
+        self._outlet.write(f"{message}\n".encode(errors="replace"))
 
     debug = info = warning = warn = error = critical = msg
 
 
 def open_log(outlet: Outlet, form: str, level: str) -> Log:
-    """Return the log; ``auto`` is ``console`` on a terminal and ``logfmt`` elsewhere."""
-    if form == "auto":
-        form = "console" if os.isatty(2) else "logfmt"
+    """Return the log in this form (see ``form_of``)."""
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.format_exc_info,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *_renderer(form),
+        *_renderer(form_of(form)),
     ]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=lambda *_: _Writer(outlet, outlet.write),
+        logger_factory=lambda *_: _Writer(outlet),
         cache_logger_on_first_use=True,
     )
     log: Log = structlog.get_logger()
     return log.bind()
 
 
-def open_workers_log(outlet: Outlet) -> Log:
-    """Return the log for what workers write, in the same form; it cannot crowd out the facts."""
-    log: Log = structlog.wrap_logger(_Writer(outlet, outlet.pass_on))
-    return log.bind()
+def form_of(log_format: str) -> str:
+    """Return the form itself; ``auto`` is ``console`` on a terminal and ``logfmt`` elsewhere."""
+    if log_format != "auto":
+        return log_format
+    return "console" if os.isatty(2) else "logfmt"
+
+
+def is_shown(level: str, of: str = "info") -> bool:
+    """Whether facts of a level are written at the chosen one."""
+    return LEVELS[level] <= LEVELS[of]
 
 
 def _renderer(form: str) -> list[structlog.typing.Processor]:

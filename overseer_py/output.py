@@ -6,20 +6,15 @@ read line by line and tagged; with ``no_relay`` neither is touched.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
+from overseer_py.capture import Capture
 from overseer_py.core.messages import WorkerId
 from overseer_py.errors import LaunchError
-from overseer_py.ledger import timestamp
-from overseer_py.logs import open_workers_log
+from overseer_py.logs import form_of, is_shown
 from overseer_py.record import Record
-from overseer_py.relay import BULK, LINES, Relay, Splitter, Tail
+from overseer_py.relay import Relay, Sink, Tail
 from overseer_py.settings import Settings
 from overseer_py.system.loop import Loop
 from overseer_py.system.outlet import Outlet
-
-Sink = Callable[[bytes], None]
 
 
 class Output:
@@ -33,16 +28,17 @@ class Output:
         self.pid = 0  # known once the worker has been started
         self._worker = worker
         self._loop = loop
-        self._log = open_workers_log(outlet)
-        self._lines = lines
+        self._form = form_of(settings.log_format) if is_shown(settings.log_level) else ""
+        self._pass_on, self._keep = outlet.pass_on, lines.keep
         self._tail = Tail()
         self._relays: list[Relay] = []
+        self._captures: list[Capture] = []
         try:
             if settings.capture:
                 self.stdout = self._capture("stdout", [])
                 self.stderr = self._capture("stderr", [self._tail.feed])
             elif not settings.no_relay:
-                self.stderr = self._open([self._tail.feed, outlet.pass_on])
+                self.stderr = self._open([self._tail.feed, self._pass_on])
         except LaunchError:
             self.abandon()
             raise
@@ -58,6 +54,23 @@ class Output:
         for relay in self._relays:
             relay.close()
 
+    @property
+    def behind(self) -> bool:
+        """Whether captured lines wait for their turn."""
+        return any(capture.behind for capture in self._captures)
+
+    def go_on(self) -> None:
+        """Pass on some of them."""
+        for capture in self._captures:
+            capture.go_on()
+
+    def ended(self) -> list[str]:
+        """Pass on all that a worker has left; return its last lines."""
+        lines = self.last_lines()
+        for capture in self._captures:
+            capture.ended()
+        return lines
+
     def last_lines(self) -> list[str]:
         """Return the last lines of stderr, all that has been written up to now."""
         for relay in self._relays:
@@ -65,16 +78,15 @@ class Output:
         return self._tail.lines()
 
     def _capture(self, stream: str, sinks: list[Sink]) -> int:
-        splitter = Splitter(lambda line: self._tell(stream, line))
-        return self._open([*sinks, splitter.feed], LINES)
+        capture = Capture(lambda: self._tags(stream), self._form, self._pass_on, self._keep)
+        self._captures.append(capture)
+        return self._open([*sinks, capture.feed])
 
-    def _open(self, sinks: list[Sink], most: int = BULK) -> int:
-        relay = Relay(self._loop, sinks, most)
+    def _tags(self, stream: str) -> dict[str, object]:
+        generation, slot, _ = self._worker
+        return {"generation": generation, "slot": slot, "pid": self.pid, "stream": stream}
+
+    def _open(self, sinks: list[Sink]) -> int:
+        relay = Relay(self._loop, sinks)
         self._relays.append(relay)
         return relay.write_end
-
-    def _tell(self, stream: str, line: str) -> None:
-        generation, slot, _ = self._worker
-        facts = {"generation": generation, "slot": slot, "pid": self.pid, "stream": stream}
-        self._log.info("worker-output", **facts, line=line)
-        self._lines.add({"timestamp": timestamp(time.time()), **facts, "line": line})

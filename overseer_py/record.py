@@ -24,9 +24,12 @@ class Record:
         self._followers: list[Request] = []
 
     def add(self, entry: Mapping[str, object]) -> None:
-        """Keep an entry, and tell whoever follows."""
+        """Keep an entry, encoded."""
         text = json.dumps({self._key: entry}, default=str, ensure_ascii=False)
-        line = text.encode(errors="replace") + b"\n"
+        self.keep(text.encode(errors="replace") + b"\n")
+
+    def keep(self, line: bytes) -> None:
+        """Keep an entry that is a line of JSON already, and tell whoever follows."""
         self._kept.append(line)
         self._room -= len(line)
         while self._room < 0:

@@ -15,11 +15,13 @@ from contextlib import suppress
 from overseer_py.errors import LaunchError
 from overseer_py.system.loop import IN, Loop
 
+Sink = Callable[[bytes], None]
+
 LAST_LINES = 100
 MOST_KEPT = 1 << 17  # bytes of them; a service may have a thousand workers
 LONGEST_LINE = 8192  # bytes; a longer one is cut (kept lines) or split (captured ones)
 _PIPE_SIZE = 1 << 18  # a user has 64 MiB for all pipes by default (pipe-user-pages-soft, pipe(7))
-BULK, LINES = 1 << 16, 1 << 11  # bytes a turn: a talkative worker must not keep the master busy
+_AT_ONCE = 1 << 16  # bytes a turn: a talkative worker must not keep the master busy
 _TURNS = 8  # at most, to catch up with a worker that has ended
 
 
@@ -66,6 +68,10 @@ class Splitter:
             self._tell(self._rest[:LONGEST_LINE])
             self._rest = self._rest[LONGEST_LINE:]
 
+    def forget(self) -> None:
+        """Drop the line that has begun."""
+        self._rest = b""
+
     def _tell(self, line: bytes) -> None:
         self._on_line(line.decode(errors="replace").rstrip("\r"))
 
@@ -73,10 +79,8 @@ class Splitter:
 class Relay:
     """One pipe from a worker; it lives until the last process that holds it has let go."""
 
-    def __init__(
-        self, loop: Loop, sinks: Sequence[Callable[[bytes], None]], most: int = BULK
-    ) -> None:
-        """``sinks`` take each piece of up to ``most`` bytes, and an empty one at the end."""
+    def __init__(self, loop: Loop, sinks: Sequence[Sink]) -> None:
+        """``sinks`` take each piece of up to 64 KiB, and an empty one at the end."""
         try:
             self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
@@ -86,7 +90,6 @@ class Relay:
             fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self._loop = loop
         self._sinks = sinks
-        self._most = most
         loop.watch(self._fd, IN, self._on_readable)
 
     def handed_over(self) -> None:
@@ -106,7 +109,7 @@ class Relay:
 
     def _read(self) -> bool:
         try:
-            data = os.read(self._fd, self._most)
+            data = os.read(self._fd, _AT_ONCE)
         except BlockingIOError:
             return False
         for sink in self._sinks:
