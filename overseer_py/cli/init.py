@@ -22,6 +22,7 @@ from overseer_py.settings import Settings
 
 _PRIVILEGED = 1024  # ports below need a capability
 _MARGIN = 15  # seconds that the supervisor above waits beyond what the master itself allows
+_BEFORE = 5  # seconds before it that a command gives up, so that it can say so
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PLAIN = re.compile(r"[A-Za-z0-9_@:,./=+{}-]+")
 
@@ -70,6 +71,9 @@ def unit(config: Config, words: list[str], found: Resolved) -> str:
     """Return a unit for systemd.service(5)."""
     settings = config.settings
     start = [_systemd(word) for word in words]
+    reload = " ".join(map(_systemd, [*_overseer(), "restart"]))
+    canary = settings.canary[1] if settings.canary else 0.0
+    start_timeout = settings.ready_timeout + settings.settle + canary + 2 * _MARGIN
     lines = [
         f"# {settings.name}.service, written by: overseer init systemd",
         "",
@@ -86,10 +90,11 @@ def unit(config: Config, words: list[str], found: Resolved) -> str:
         *[f"Environment=PATH={path}" for path in _search_path(words, found)],
         "ExecStart=" + " \\\n    ".join(_lines(start)),
         "# Returns when the rollout has ended: 1 if it was rolled back, and the old one serves on.",
-        f"ExecReload={' '.join(map(_systemd, _overseer()))} restart --pid $MAINPID",
+        f"ExecReload={reload} --pid $MAINPID --timeout {start_timeout - _BEFORE:g}s",
         "# TERM goes to the master alone, which drains the workers and exits last.",
         "KillMode=mixed",
-        f"TimeoutStartSec={settings.ready_timeout + settings.settle + 2 * _MARGIN:g}s",
+        "# Also of a reload, which waits for the drain.",
+        f"TimeoutStartSec={start_timeout:g}s",
         f"TimeoutStopSec={settings.stop_delay + settings.drain_timeout + _MARGIN:g}s",
         "WatchdogSec=30s",
         "Restart=on-failure",
