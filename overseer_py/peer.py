@@ -11,7 +11,6 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 
 from overseer_py.system.loop import HANGUP, IN, OUT, Loop
 
@@ -135,21 +134,17 @@ class Peer:
             self.close()
 
     def _flush(self) -> None:
-        with suppress(BlockingIOError):
-            try:
-                while self._unsent:
-                    del self._unsent[: self._socket.send(self._unsent)]
-                    self._stuck_at = None
-                    if self._dropped and not self._unsent:
-                        self._unsent += _encoded({"dropped": self._dropped})
-                        self._dropped = 0
-            except BlockingIOError:
-                raise
-            except OSError:
-                self.close()
-                return
-        if self._unsent:
+        try:
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent)]
+                self._stuck_at = None
+                if self._dropped and not self._unsent:
+                    self._unsent += _encoded({"dropped": self._dropped})
+                    self._dropped = 0
+        except BlockingIOError:
             self._stuck_at = self._stuck_at or time.monotonic() + STUCK
+        except OSError:
+            self.close()
         self._heed()
 
     def _heed(self) -> None:

@@ -15,7 +15,7 @@ import click
 from overseer_py.cli.check import examine, program
 from overseer_py.cli.options import SERVICE, service_options
 from overseer_py.cli.say import say
-from overseer_py.config import Config, Sources
+from overseer_py.config import OPTIONS, VARIABLES, Config, Sources
 from overseer_py.errors import OverseerError
 from overseer_py.recipe import Resolved, logical_directory
 from overseer_py.settings import Settings
@@ -87,7 +87,7 @@ def unit(config: Config, words: list[str], found: Resolved) -> str:
         "Type=notify",
         "NotifyAccess=main",
         *_identity(config),
-        *[f"Environment=PATH={path}" for path in _search_path(words, found)],
+        *[f'Environment="PATH={path}"'.replace("%", "%%") for path in _search_path(words, found)],
         "ExecStart=" + " \\\n    ".join(_lines(start)),
         "# Returns when the rollout has ended: 1 if it was rolled back, and the old one serves on.",
         f"ExecReload={reload} --pid $MAINPID --timeout {start_timeout - _BEFORE:g}s",
@@ -120,8 +120,8 @@ def section(config: Config, words: list[str], found: Resolved) -> str:
         f";   supervisorctl signal SIGUSR2 {settings.name}    a new generation takes over",
         "",
         f"[program:{settings.name}]",
-        f"command={shlex.join(words)}".replace("%", "%%"),
-        *[f"environment=PATH={path}".replace("%", "%%") for path in _search_path(words, found)],
+        f"command={_supervisor(words)}",
+        *[f'environment=PATH="{path}"'.replace("%", "%%") for path in _search_path(words, found)],
         "numprocs=1",
         "autostart=true",
         "autorestart=unexpected",
@@ -148,7 +148,7 @@ def _words(sources: Sources, settings: Settings, found: Resolved) -> Iterator[st
     if sources.file:
         yield from ("--config", os.path.abspath(sources.file))
     yield from ("--name", settings.name)
-    for key, value in sources.flags.items():
+    for key, value in _given(sources, settings).items():
         if key not in ("name", "chdir"):
             yield from _flag(key, value)
     # Not WorkingDirectory=: a link in it is resolved anew for every generation.
@@ -159,10 +159,22 @@ def _words(sources: Sources, settings: Settings, found: Resolved) -> Iterator[st
         yield from ("--", name if "/" in name else program(found), *arguments)
 
 
+def _given(sources: Sources, settings: Settings) -> dict[str, object]:
+    """Return what flags and variables say, as flags: the service will not have the variables."""
+    found: dict[str, object] = {}
+    for variable, key in VARIABLES.items():
+        if text := sources.environ.get(variable):
+            option = OPTIONS[key]
+            one = getattr(settings, key) if option.flag else text
+            found[key] = tuple(shlex.split(text)) if option.repeat else one
+    return found | dict(sources.flags)
+
+
 def _flag(key: str, value: object) -> Iterator[str]:
     flag = "--" + key.replace("_", "-")
-    if value is True:
-        yield flag
+    if isinstance(value, bool):
+        if value:
+            yield flag
         return
     for each in value if isinstance(value, tuple) else (value,):
         path = key in ("env_file", "pid_file")
@@ -221,3 +233,8 @@ def _systemd(word: str) -> str:
         return safe
     quoted = safe.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{quoted}"'
+
+
+def _supervisor(words: list[str]) -> str:
+    """Return a command line as supervisord has it: a comment begins at `` ;`` in quotes, too."""
+    return re.sub(r"(?<=\s)(?=[;#])", "''", shlex.join(words)).replace("%", "%%")
