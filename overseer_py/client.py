@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from overseer_py.errors import NoInstanceError, RequestError, RolloutError
-from overseer_py.whereabouts import find, listener_of
+from overseer_py.whereabouts import connected, find, listener_of
 
-PATIENCE = 10.0  # seconds for an answer that needs no waiting
+PATIENCE = 10  # seconds for an answer that needs no waiting
 _GOES_ON = "what has begun goes on, see overseer status"
 
 Document = dict[str, Any]
@@ -148,14 +148,10 @@ class Client:
 
     def _connect(self) -> socket.socket:
         path = find(self._name, self._pid)
-        connection = socket.socket(socket.AF_UNIX)
         try:
-            connection.settimeout(PATIENCE)
-            connection.connect(str(path))
+            return connected(path, PATIENCE)
         except OSError as error:
-            connection.close()
             raise NoInstanceError(f"{path}: no overseer there: {error.strerror}") from error
-        return connection
 
 
 class _LateError(RequestError):

@@ -3,8 +3,8 @@
 ``{"method": "status"}`` is answered with ``{"result": {…}}`` or ``{"error": {"code": …, "message":
 …}}``; news that a client asked for come before the answer, each with a key of its own.  Nobody can
 take more of the master than a little: what one connection may hold is bounded (peer.py), a turn of
-the loop spends some milliseconds on all of them, and when there are too many, those who have
-asked for nothing make room.
+the loop spends some milliseconds on all of them, and when there are too many, those who wait for
+nothing make room, and those who were served and go on asking.
 """
 
 from __future__ import annotations
@@ -151,13 +151,14 @@ class Control:
         if len(self._peers) >= MOST_CLIENTS:
             self._peers = [known for known in self._peers if not known.gone]
         if len(self._peers) >= MOST_CLIENTS:
-            idle = next((known for known in self._peers if known.idle), None)
-            if idle is None:
+            spare = next((known for known in self._peers if known.spare), None)
+            if spare is None:
                 peer.dismiss("busy", f"{MOST_CLIENTS} clients wait for something already")
                 return
-            idle.dismiss("busy", "others came and this connection had asked for nothing")
-            self._peers.remove(idle)
+            spare.dismiss("busy", "others came, and this connection waited for nothing")
+            self._peers.remove(spare)
         self._peers.append(peer)
+        peer.receive()  # what it has asked already counts when the next one comes
 
     def _note_refused(self, peer: Peer) -> None:
         """Say who was refused; not each time, for it may try without end."""

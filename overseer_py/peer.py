@@ -37,6 +37,7 @@ class Peer:
         self._loop = loop
         self._received = bytearray()
         self._unsent = bytearray()
+        self._served = False  # has had an answer
         self._dropped = 0  # news that found no room
         self._ended = False  # it says no more, but may still listen (nc -N, socat)
         self._late_at: float | None = None  # when a line that has begun must have ended
@@ -54,6 +55,11 @@ class Peer:
         return not (self.asking or self._unsent or b"\n" in self._received)
 
     @property
+    def spare(self) -> bool:
+        """Whether it can make room for others: it is idle, or was served and goes on asking."""
+        return self.idle or (self._served and self.has_line)
+
+    @property
     def has_line(self) -> bool:
         """Whether a line is to be served: not before the last answer is out."""
         return not (self.asking or self._unsent) and b"\n" in self._received
@@ -61,7 +67,23 @@ class Peer:
     @property
     def due(self) -> float | None:
         """When it must have gone on."""
-        return self._late_at or self._stuck_at
+        times = (self._late_at, self._stuck_at)
+        return min((at for at in times if at is not None), default=None)
+
+    def receive(self) -> None:
+        """Take in what it has said, if there is anything."""
+        try:
+            data = self._socket.recv(LONGEST_LINE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._ended = not data
+        self._received += data
+        if self._received.find(b"\n", 0, LONGEST_LINE) < 0 <= len(self._received) - LONGEST_LINE:
+            self.dismiss("too-long", f"a line has {LONGEST_LINE} bytes at most")
+        else:
+            self._heed()
 
     def take_line(self) -> bytes:
         """Return the next line; it waits for an answer from now on."""
@@ -80,12 +102,15 @@ class Peer:
 
     def answer(self, line: Mapping[str, object]) -> None:
         """Send the answer to the last line; the next one is looked at then."""
-        self.asking = False
+        self.asking, self._served = False, True
         self._send(_encoded(line))
 
     def tell(self, news: bytes, *, sure: bool) -> None:
-        """Send lines; without room for one that is not ``sure``, it is dropped and counted."""
-        if len(self._unsent) > _NEWS and not sure:
+        """Send lines; without room for one that is not ``sure``, it is dropped and counted.
+
+        So are those that follow, until the rest was read: how many is told where they are missing.
+        """
+        if (self._dropped or len(self._unsent) > _NEWS) and not sure:
             self._dropped += 1
         else:
             self._send(news)
@@ -105,25 +130,11 @@ class Peer:
 
     def _on_ready(self, events: int) -> None:
         if events & IN and b"\n" not in self._received:
-            self._receive()
+            self.receive()
         elif events & OUT:
             self._flush()
         elif events & HANGUP and not self.has_line:  # what it said before it went is served
             self.close()
-
-    def _receive(self) -> None:
-        try:
-            data = self._socket.recv(LONGEST_LINE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._ended = not data
-        self._received += data
-        if self._received.find(b"\n", 0, LONGEST_LINE) < 0 <= len(self._received) - LONGEST_LINE:
-            self.dismiss("too-long", f"a line has {LONGEST_LINE} bytes at most")
-        else:
-            self._heed()
 
     def _send(self, line: bytes) -> None:
         if self.gone:

@@ -16,6 +16,7 @@ from pathlib import Path
 from overseer_py.errors import NoInstanceError, SeveralInstancesError
 
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid; of who listens, unix(7)
+_TIMEVAL = struct.Struct("@ll")  # struct timeval
 _LISTENING = "00010000"  # flags in /proc/net/unix
 
 
@@ -43,6 +44,21 @@ def instances(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
             if path.is_socket():
                 found.setdefault(path.stem, path)
     return found
+
+
+def connected(path: Path, patience: int) -> socket.socket:
+    """Return a connection, which waits so many seconds for room in the queue; raises OSError.
+
+    Not by ``settimeout``: connect(2) on a non-blocking unix socket fails at once if that is full.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(patience, 0))
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def listener_of(connection: socket.socket) -> int:
@@ -100,13 +116,11 @@ def _sockets_of(pid: int) -> Iterator[Path]:
 
 def _pid_at(path: Path) -> int | None:
     """Return the pid of whoever listens there; None if nobody does."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.settimeout(1.0)
-            connection.connect(str(path))
-        except OSError:
-            return None
-        return listener_of(connection)
+    try:
+        with connected(path, 1) as connection:
+            return listener_of(connection)
+    except OSError:
+        return None
 
 
 def _is_private(directory: Path) -> bool:
