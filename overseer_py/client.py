@@ -105,6 +105,27 @@ class Client:
         """Do what a signal to the master means: USR1 goes on to the workers, for example."""
         return self._ask("signal", signal=name)
 
+    def releases(self) -> Document:
+        """Return what is installed, and what is held: ``releases``, newest first."""
+        return self._ask("releases")
+
+    def rollback(
+        self, digest: str = "", timeout: float | None = None, *, on_event: Listener | None = None
+    ) -> Document:
+        """Go back to the previous release, or to that of a digest; otherwise as ``restart``."""
+        return self._roll("rollback", timeout, on_event, digest=digest)
+
+    def unhold(self, digest: str) -> Document:
+        """Let a release that failed be tried again."""
+        return self._ask("unhold", digest=digest)
+
+    def fetch(self, timeout: float | None = None, *, on_event: Listener | None = None) -> Document:
+        """Look for a new release now; as ``restart`` if there is one.
+
+        Without a rollout the document has no ``generation``, and ``found`` says what there is.
+        """
+        return self._roll("fetch", timeout, on_event)
+
     def events(self, last: int = 0, *, follow: bool = True) -> Iterator[Document]:
         """Yield the ``last`` so many events, then those that come, until the master ends."""
         return self._read("events", "event", last=last, follow=follow)
@@ -122,11 +143,13 @@ class Client:
             result: Document = last["result"]
             return result
 
-    def _roll(self, method: str, timeout: float | None, on_event: Listener | None) -> Document:
+    def _roll(
+        self, method: str, timeout: float | None, on_event: Listener | None, **params: object
+    ) -> Document:
         ends_at = None if timeout is None else time.monotonic() + timeout
         rollout: Document = {}
         with closing(self._connect()) as connection:
-            asked = {"method": method, "follow": on_event is not None}
+            asked = {"method": method, "follow": on_event is not None, **params}
             try:
                 for message in _converse(connection, asked, ends_at):
                     _pass_on(message, on_event)
@@ -134,7 +157,7 @@ class Client:
             except (_LateError, _LostError):
                 if rollout.get("outcome") != "committed":  # else the old one still drains
                     raise
-        if rollout.get("outcome") != "committed":
+        if rollout.get("outcome", "committed") != "committed":
             raise RolloutError(rollout)
         return rollout
 

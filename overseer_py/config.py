@@ -18,7 +18,8 @@ from overseer_py import address, values
 from overseer_py.address import Address
 from overseer_py.errors import ConfigError
 from overseer_py.handover import WORKER_VARIABLES
-from overseer_py.settings import Option, Settings, stem
+from overseer_py.option import Option
+from overseer_py.settings import Settings, stem
 from overseer_py.suggest import did_you_mean
 from overseer_py.system.signals import SERVED
 
@@ -176,7 +177,19 @@ def _check(settings: Settings) -> Settings:
         raise ConfigError("canary: needs handover steered and surge all; drop one")
     if settings.capture and settings.no_relay:
         raise ConfigError("capture and no_relay: stderr is either read or handed over; drop one")
+    _check_releases(settings)
     return settings if settings.name else replace(settings, name=stem(settings.command))
+
+
+def _check_releases(settings: Settings) -> None:
+    if bool(settings.fetch) != bool(settings.to):
+        given, other = ("fetch", "to") if settings.fetch else ("to", "fetch")
+        raise ConfigError(f"{given}: needs {other}: where releases come from, and where they go")
+    if settings.fetch:
+        return
+    for key in ("sha256", "minisign", "check", "pre_upgrade", "post_upgrade", "on_rollback"):
+        if getattr(settings, key):  # whoever asks for it believes that something is checked
+            raise ConfigError(f"{key}: nothing is fetched; add fetch and to, or drop it")
 
 
 def _addresses(settings: Settings) -> tuple[Address, ...]:

@@ -60,3 +60,20 @@ class RolloutError(RequestError):
         generation, outcome = rollout.get("generation"), rollout.get("outcome")
         super().__init__(f"generation {generation} {outcome}: {rollout.get('error')}")
         self.rollout = rollout
+
+
+class FetchError(OverseerError):
+    """A source that could not be looked at or read; it is tried again."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        """``retry_after`` is the number of seconds for which the source asks us to stay away."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class VetoError(OverseerError):
+    """A release that must not be installed: what was asked for in it is wrong or absent."""
+
+
+class StoreError(OverseerError):
+    """The releases of a path that could not be written or read: which file, the system's reason."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Methods:
             "scale": self.scale,
             "signal": self.signal,
             "stop": self.stop,
+            "releases": self.releases,
+            "rollback": self.rollback,
+            "unhold": self.unhold,
+            "fetch": self.fetch,
         }
 
     def status(self, request: Request) -> None:
@@ -100,6 +105,37 @@ class Methods:
         else:
             request.answer({"stopping": True})
 
+    def releases(self, request: Request) -> None:
+        """Answer with what is installed, and what is held."""
+        self.service.updates.ask("releases", "", request)
+
+    def rollback(self, request: Request) -> None:
+        """Go back to the previous release, or to the one of this ``digest``, as ``restart``."""
+        self._refuse_if_stopping()
+        digest = self._digest(request, needed=False)
+        self._note("rollback", request, digest=digest or "the previous one")
+        self._follow(request)
+        self.service.updates.ask("rollback", digest, request)
+
+    def unhold(self, request: Request) -> None:
+        """Let the release of this ``digest`` be tried again."""
+        digest = self._digest(request, needed=True)
+        self._note("unhold", request, digest=digest)
+        self.service.updates.ask("unhold", digest, request)
+
+    def fetch(self, request: Request) -> None:
+        """Look at the source now; answers as ``restart`` if there is something new."""
+        self._refuse_if_stopping()
+        self._note("fetch", request)
+        self._follow(request)
+        self.service.updates.ask("fetch", "", request)
+
+    def _digest(self, request: Request, *, needed: bool) -> str:
+        digest = str(request.params.get("digest") or "")
+        if not re.fullmatch(r"[0-9a-f]{6,64}" if needed else r"([0-9a-f]{6,64})?", digest):
+            raise RefusedError("bad-request", "digest: 6 hexadecimal digits of it, or more")
+        return digest
+
     def _promise(self, request: Request, event: Event) -> None:
         if self._waits(request):
             self.promises.make(request, event)
@@ -109,9 +145,13 @@ class Methods:
     def _waits(self, request: Request) -> bool:
         """Whether the client waits for the end, and if so, let it follow what happens."""
         waits = request.params.get("wait", True) is not False
-        if waits and request.params.get("follow"):
-            self.events.follow(request)
+        if waits:
+            self._follow(request)
         return waits
+
+    def _follow(self, request: Request) -> None:
+        if request.params.get("follow"):
+            self.events.follow(request)
 
     def _refuse_if_stopping(self) -> None:
         if self.service.fleet.stopping:

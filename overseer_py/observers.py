@@ -14,12 +14,19 @@ from overseer_py.record import Record
 from overseer_py.system.notify import ServiceManager
 
 _ERRORS = {"gave-up", "listener-lost", "reload-failed", "rollout-rolled-back", "service-exited"}
+_ERRORS |= {"probation-failed", "release-vetoed", "store-failed", "updater-garbled"}
 _WARNINGS = {
     "drain-timed-out",
+    "fetch-failed",
     "generation-crowded-out",
+    "hook-failed",
     "listener-shut-down",
+    "release-held",
     "reload-refused",
     "rollout-refused",
+    "updater-exited",
+    "updater-failed",
+    "watch-polls",
     "worker-backoff",
     "worker-late",
 }

@@ -43,6 +43,7 @@ class Plans:
         self._recipes: dict[int, Recipe] = {}
         self._begun: dict[int, Plan] = {}
         self._spoilt: dict[int, OverseerError] = {}  # generations that could not be resolved
+        self.release = ""  # digest of what a new generation is started from, if it was fetched
         self.plan = Plan(config.settings, sockets.open(config.addresses))
         try:
             self._resolve(self.plan, [])
@@ -114,4 +115,7 @@ class Plans:
         check(plan.settings.ready, plan.listeners)
         inherited = [listener.inherited() for listener in plan.listeners]
         environ, directory = self._sources.environ, self._start_directory
-        return Recipe(plan, seats, resolve(plan.settings, inherited, environ, directory))
+        resolved = resolve(plan.settings, inherited, environ, directory)
+        if self.release:
+            resolved = resolved.of_release(self.release)
+        return Recipe(plan, seats, resolved)

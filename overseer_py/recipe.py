@@ -59,6 +59,10 @@ class Resolved(NamedTuple):
     directory: str
     identity: Identity | None
 
+    def of_release(self, digest: str) -> Resolved:
+        """Return the same for workers that are told which release they are."""
+        return self._replace(environ={**self.environ, "OVERSEER_RELEASE": digest})
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -3,19 +3,18 @@
 The command line, the environment and the file are all made from these fields (config.py).
 """
 
-# ruff: noqa: RUF009 - every default is made by _opt, which is dataclasses.field with an Option
+# ruff: noqa: RUF009 - every default is made by option.opt, which is dataclasses.field with an Option
 
 from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
 
-from overseer_py import address, values
+from overseer_py import option, values
 from overseer_py.core.policy import Canary, OnExit, Policy
+from overseer_py.option import LONGEST_NAME
 from overseer_py.values import ReadyRule
 
 INTERPRETERS = (
@@ -31,113 +30,42 @@ INTERPRETERS = (
     "deno",
     "bun",
 )
-LONGEST_NAME = 64
 SCRIPTS = (".py", ".pyz", ".js", ".mjs", ".cjs", ".ts", ".rb", ".pl", ".php", ".sh")
-DIALECTS = ("systemd",)
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """How one setting is written and explained."""
-
-    help: str
-    parse: Callable[[str], object] = str
-    metavar: str = ""
-    short: str = ""
-    repeat: bool = False
-    flag: bool = False  # takes no value
-    shown: str = ""  # the default as a user would say it, where its value does not
-
-
-def as_written(value: object) -> str:
-    """Return a default as the user would write it; empty if there is none."""
-    match value:
-        case None | False | () | "":
-            return ""
-        case float():
-            return f"{value:g}s"
-        case signal.Signals():
-            return value.name.removeprefix("SIG")
-        case ReadyRule():
-            return str(value)
-        case tuple():
-            return ",".join(map(str, value))
-    return str(value)
-
-
-def _address(text: str) -> str:
-    address.parse(text, 0)  # names need to know the others: config.py parses them all once more
-    return text
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a parser that takes one of the given words."""
-
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
-        return text
-
-    return parse
-
-
-def _on_exit(text: str) -> OnExit:
-    return OnExit(one_of(*OnExit)(text))
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ValueError(f"{text!r} is not KEY=VALUE")
-    return name, value
-
-
-def _dialects(text: str) -> tuple[str, ...]:
-    return tuple(one_of(*DIALECTS)(part.strip()) for part in text.split(","))
-
-
-def _name(text: str) -> str:
-    if len(text) > LONGEST_NAME or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", text):
-        raise ValueError(f"{text!r} cannot be a name: up to 64 letters, digits, '.', '_', '-', '@'")
-    return text
-
-
-def _opt(default: Any, help: str, parse: Callable[[str], object] = str, **how: Any) -> Any:  # noqa: A002, ANN401
-    metadata = {"option": Option(help, parse, **{"shown": as_written(default), **how})}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One service as the user described it; times in seconds."""
 
-    name: str = _opt("", "Names the instance.", _name, short="n", shown="the program's stem")
-    listen: tuple[str, ...] = _opt(
+    name: str = option.opt(
+        "", "Names the instance.", option.a_name, short="n", shown="the program's stem"
+    )
+    listen: tuple[str, ...] = option.opt(
         (),
         "A listener; the i-th is fd 3+i in the worker.  HOST:PORT, :PORT, [V6]:PORT, "
         "unix:/path, udp:HOST:PORT, fd:NAME.",
-        _address,
+        option.an_address,
         metavar="[NAME=]ADDR",
         short="l",
         repeat=True,
     )
-    workers: int = _opt(
+    workers: int = option.opt(
         1, "Workers in the current generation.", values.workers, metavar="N", short="w"
     )
-    ready: ReadyRule = _opt(
+    ready: ReadyRule = option.opt(
         ReadyRule("auto"),
         "When a worker is ready: auto, accept[:NAME,…], notify, fd, http:[NAME]/path, "
         "exec:COMMAND or delay:D.",
         values.ready_rule,
         metavar="RULE",
     )
-    ready_timeout: float = _opt(
+    ready_timeout: float = option.opt(
         60.0, "Not ready by then: it has failed.", values.duration, metavar="D"
     )
-    settle: float = _opt(
+    settle: float = option.opt(
         0.0, "A new generation must stay ready this long.", values.duration, metavar="D"
     )
-    surge: int | None = _opt(
+    surge: int | None = option.opt(
         None,
         "Extra workers that a rollout may run at once: all, a number (in batches), or "
         "exclusive (the old go first while connections wait).",
@@ -145,91 +73,147 @@ class Settings:
         metavar="all|N|exclusive",
         shown="all",
     )
-    handover: str = _opt(
+    handover: str = option.opt(
         "steered",
         "steered: each generation has sockets of its own, and new connections go to a new one "
         "once it is proven; shared: all generations accept from the same.",
-        one_of("steered", "shared"),
+        option.one_of("steered", "shared"),
         metavar="steered|shared",
         shown="steered where possible",
     )
-    canary: tuple[int, float] | None = _opt(
+    canary: tuple[int, float] | None = option.opt(
         None,
         "Let this share of new connections try the new generation for so long.",
         values.canary,
         metavar="PERCENT:D",
     )
-    quiet_timeout: float = _opt(
+    quiet_timeout: float = option.opt(
         5.0,
         "Steered: how long an old worker may finish what it has before it is asked to drain.",
         values.duration,
         metavar="D",
     )
-    close_idle: bool = _opt(
+    close_idle: bool = option.opt(
         False, "Steered: close an old worker's idle kept-alive connections for it.", flag=True
     )
-    drain_signal: signal.Signals = _opt(
+    drain_signal: signal.Signals = option.opt(
         signal.SIGTERM, "Asks a worker to drain.", values.signal_number, metavar="SIG"
     )
-    drain_timeout: float = _opt(30.0, "Then SIGKILL to its group.", values.duration, metavar="D")
-    stop_delay: float = _opt(
+    drain_timeout: float = option.opt(
+        30.0, "Then SIGKILL to its group.", values.duration, metavar="D"
+    )
+    stop_delay: float = option.opt(
         0.0, "At stop: keep serving this long, then drain.", values.duration, metavar="D"
     )
-    on_exit: OnExit = _opt(
+    on_exit: OnExit = option.opt(
         OnExit.RESTART,
         "What an unexpected exit of a worker does.",
-        _on_exit,
+        option.on_exit,
         metavar="restart|exit",
     )
-    backoff: float = _opt(
+    backoff: float = option.opt(
         0.5, "First delay before a crashed worker's respawn.", values.duration, metavar="D"
     )
-    backoff_limit: float = _opt(30.0, "The delay doubles up to this.", values.duration, metavar="D")
-    max_crashes: int = _opt(
+    backoff_limit: float = option.opt(
+        30.0, "The delay doubles up to this.", values.duration, metavar="D"
+    )
+    max_crashes: int = option.opt(
         0, "Give up after so many in a row; 0: never.", values.count, metavar="N"
     )
-    restart_signal: signal.Signals = _opt(
+    restart_signal: signal.Signals = option.opt(
         signal.SIGUSR2, "Asks the master for a rollout.", values.signal_number, metavar="SIG"
     )
-    chdir: str = _opt(
+    chdir: str = option.opt(
         "",
         "Run workers here; links are resolved anew for every generation.",
         metavar="DIR",
         shown="$PWD",
     )
-    env: tuple[tuple[str, str], ...] = _opt(
-        (), "A variable for the workers.", _variable, metavar="K=V", repeat=True
+    env: tuple[tuple[str, str], ...] = option.opt(
+        (), "A variable for the workers.", option.variable, metavar="K=V", repeat=True
     )
-    env_file: tuple[str, ...] = _opt(
+    env_file: tuple[str, ...] = option.opt(
         (),
         "Variables for the workers, read anew for every generation.",
         metavar="FILE",
         repeat=True,
     )
-    user: str = _opt("", "Run workers as this user.", metavar="USER")
-    group: str = _opt("", "Run workers as this group.", metavar="GROUP")
-    umask: int | None = _opt(None, "File mode mask of the workers.", values.mode, metavar="MODE")
-    inherit: tuple[str, ...] = _opt(
-        ("systemd",), "Socket-passing conventions for the workers.", _dialects, metavar="DIALECT,…"
+    user: str = option.opt("", "Run workers as this user.", metavar="USER")
+    group: str = option.opt("", "Run workers as this group.", metavar="GROUP")
+    umask: int | None = option.opt(
+        None, "File mode mask of the workers.", values.mode, metavar="MODE"
     )
-    pid_file: str = _opt("", "Write the master's pid here.", metavar="FILE")
-    control: str = _opt(
+    inherit: tuple[str, ...] = option.opt(
+        ("systemd",),
+        "Socket-passing conventions for the workers.",
+        option.dialects,
+        metavar="DIALECT,…",
+    )
+    probation: float = option.opt(
+        30.0,
+        "A crash loop so soon after a new release brings the previous one back.",
+        values.duration,
+        metavar="D",
+    )
+    watch: tuple[str, ...] = option.opt(
+        (), "Roll out when this file, directory or glob changes.", metavar="PATH", repeat=True
+    )
+    debounce: float = option.opt(
+        0.25, "What is watched must be still so long.", values.duration, metavar="D", shown="250ms"
+    )
+    fetch: str = option.opt(
+        "",
+        "Look here for new releases: file:/path, https://…, github:OWNER/REPO#ASSET, "
+        "s3://BUCKET/KEY, or a plug-in's NAME:….",
+        option.a_source,
+        metavar="URL",
+    )
+    to: str = option.opt("", "Where a release is installed.", metavar="PATH")
+    interval: float | None = option.opt(
+        None, "Between two looks.", values.interval, metavar="D", shown="5m; file: 1s"
+    )
+    max_size: int = option.opt(
+        1 << 30, "Of a release, as fetched and unpacked.", values.size, shown="1GiB"
+    )
+    sha256: str = option.opt(
+        "", "What the bytes must be: a digest, or where a list of them is.", metavar="HEX|URL"
+    )
+    minisign: str = option.opt(
+        "", "Who must have signed them (URL.minisig): a public key.", metavar="PUBKEY"
+    )
+    allow_downgrade: bool = option.opt(False, "Take a lower version, too.", flag=True)
+    check: str = option.opt(
+        "", "Run it with the path of a staged release; a failure vetoes.", metavar="COMMAND"
+    )
+    keep: int = option.opt(3, "Previous releases that stay.", values.count, metavar="N")
+    min_age: float = option.opt(
+        0.0, "Take no release that is younger.", values.duration, metavar="D"
+    )
+    no_restart_after_fetch: bool = option.opt(False, "Install, and wait to be asked.", flag=True)
+    fetch_user: str = option.opt("", "Fetch as this user.", metavar="USER")
+    pre_upgrade: str = option.opt("", "Run before an install; can veto.", metavar="COMMAND")
+    post_upgrade: str = option.opt("", "Run after a commit.", metavar="COMMAND")
+    on_rollback: str = option.opt("", "Run after a release was taken back.", metavar="COMMAND")
+    pid_file: str = option.opt("", "Write the master's pid here.", metavar="FILE")
+    control: str = option.opt(
         "", "Where this instance is known by its name, or none.", metavar="PATH|none"
     )
-    log_format: str = _opt(
+    log_format: str = option.opt(
         "auto",
         "auto, console, logfmt or json.",
-        one_of("auto", "console", "logfmt", "json"),
+        option.one_of("auto", "console", "logfmt", "json"),
         metavar="FORMAT",
     )
-    log_level: str = _opt(
+    log_level: str = option.opt(
         "info",
         "debug, info, warning or error.",
-        one_of("debug", "info", "warning", "error"),
+        option.one_of("debug", "info", "warning", "error"),
         metavar="LEVEL",
     )
-    capture: bool = _opt(False, "Read workers' output line by line and tag it.", flag=True)
-    no_relay: bool = _opt(False, "Hand stderr over untouched; no last lines are kept.", flag=True)
+    capture: bool = option.opt(False, "Read workers' output line by line and tag it.", flag=True)
+    no_relay: bool = option.opt(
+        False, "Hand stderr over untouched; no last lines are kept.", flag=True
+    )
     command: tuple[str, ...] = ()
 
     def policy(self, *, steered: bool, parked: bool) -> Policy:
@@ -247,6 +231,7 @@ class Settings:
             backoff=self.backoff,
             backoff_limit=self.backoff_limit,
             max_crashes=self.max_crashes,
+            probation=self.probation,
             on_exit=self.on_exit,
         )
 

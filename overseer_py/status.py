@@ -21,6 +21,7 @@ from overseer_py.ledger import Ledger, timestamp
 from overseer_py.plans import Plans
 from overseer_py.system import procfs
 from overseer_py.system.listeners import Listener
+from overseer_py.updates import Updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,14 @@ class Service:
     plans: Plans
     ledger: Ledger
     census: Census
+    updates: Updates
 
 
 def status(service: Service) -> dict[str, object]:
     """Return the document."""
     roster, plan = service.fleet.roster, service.plans.plan
     current = roster.current
-    last = service.ledger.last
+    last, standing = service.ledger.last, service.updates.standing
     service.census.take(time.monotonic())
     return {
         "name": plan.settings.name,
@@ -52,10 +54,10 @@ def status(service: Service) -> dict[str, object]:
         "workers": _workers(service),
         "rollout": _rollout(service),
         "last_rollout": last.ended() if last else None,
-        "release": None,
-        "previous_release": None,
-        "held": [],
-        "fetcher": None,
+        "release": (standing.release or None) if standing else None,
+        "previous_release": (standing.previous or None) if standing else None,
+        "held": list(standing.held) if standing else [],
+        "fetcher": service.updates.fetcher(),
         "command": list(plan.settings.command),
         "chdir": service.plans.directory(current.number if current else 0),
     }

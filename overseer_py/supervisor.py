@@ -62,6 +62,7 @@ from overseer_py.system.notify import Inbox, ServiceManager
 from overseer_py.system.outlet import Outlet
 from overseer_py.system.process import Children
 from overseer_py.system.signals import SignalQueue, sender_of
+from overseer_py.updates import Updates
 
 _KEPT = 1 << 19  # bytes of the last events, and of the last captured lines
 _LAST_WORDS = 1.0  # seconds that a slow reader of the log has at the end
@@ -78,6 +79,7 @@ class Supervisor:
         self._strangers: set[int] = set()  # sockets of others at our addresses that are known
         self._epitaph = ""  # why the master ends, if not because it was asked to
         self._environ = sources.environ
+        self._start_directory = start_directory
         self._loop = Loop()
         self._outlet = Outlet(2, self._loop)
         self._log = open_log(self._outlet, settings.log_format, settings.log_level)
@@ -99,12 +101,15 @@ class Supervisor:
         )
         ledger = Ledger(self._crew.last_lines)
         census = Census(self._crew, self._sockets)
-        self._service = Service(self._fleet, self._crew, self._plans, ledger, census)
         self._leavers = Leavers(self._fleet.roster, census, self.perform)
         self._promises = Promises(ledger)
+        self._updates = Updates(
+            self._loop, self._children, self._commands, self._promises, sources.environ
+        )
         self._journal = Record("event", _KEPT)
+        self._service = Service(self._fleet, self._crew, self._plans, ledger, census, self._updates)
         log = LogObserver(self._log, self._journal, self._crew.last_lines, self._hint)
-        self._observers = (ledger, log, self._systemd, self._promises)
+        self._observers = (ledger, log, self._systemd, self._promises, self._updates)
         self._control: Control | None = None
 
     # -- the loop ------------------------------------------------------------------------
@@ -124,7 +129,9 @@ class Supervisor:
         if ignored := self._sockets.ignored(self._environ):
             self._log.warning("sockets-ignored", reason=ignored)
         self._commands.announce()
-        self.post(RolloutRequested("start", plan.policy(), plan.settings.workers))
+        self._updates.follow(plan.settings, self._start_directory, self._guard)
+        start = RolloutRequested("start", plan.policy(), plan.settings.workers)
+        self._updates.before(start)
         while self._status is None:
             self._turn()
         lost = {"log_dropped": self._outlet.dropped} if self._outlet.dropped else {}
@@ -158,6 +165,7 @@ class Supervisor:
         self._protect(lambda: self._crew.look(now))
         self._protect(lambda: self._retirement.look(now))
         self._protect(lambda: self._leavers.look(now))
+        self._protect(lambda: self._updates.tick(now))
         if self._control:
             self._protect(partial(self._control.tick, now))
         deadline = self._fleet.next_deadline()
@@ -178,7 +186,7 @@ class Supervisor:
     def _timeout(self, now: float) -> float | None:
         looks = self._crew.next_look(), self._retirement.next_look, self._leavers.next_look()
         asked = self._control.due(now) if self._control else None
-        due = (self._fleet.next_deadline(), self._systemd.due(), asked, *looks)
+        due = (self._fleet.next_deadline(), self._systemd.due(), self._updates.due(), asked, *looks)
         return min((at - now for at in due if at is not None), default=None)
 
     def _protect(self, call: Callable[[], object]) -> None:
@@ -257,6 +265,11 @@ class Supervisor:
                 self._tell_guard()
             case "worker-ready":
                 self._sockets.listen_again()
+            case "reloaded":
+                settings = self._plans.plan.settings
+                self._updates.follow(settings, self._start_directory, self._guard)
+            case "stopping":
+                self._updates.stop()
             case "rollout-rolled-back" | "rollout-cancelled" if report.generation:
                 current = self._fleet.roster.current
                 self._plans.failed(report.generation, current.number if current else None)

@@ -15,6 +15,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|)")
 _LONGEST = 366 * 24 * 3600.0  # a year: longer ones are typing errors, and overflow timers
 
+_SIZE = re.compile(r"(\d{1,15})\s*([KMGTkmgt]?)(?:i?B)?")
 UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 READY_RULES = ("auto", "accept", "notify", "fd", "http", "exec", "delay")
 
@@ -28,6 +29,29 @@ def duration(text: str) -> float:
     if seconds > _LONGEST:
         raise ValueError(f"{text!r} is more than a year")
     return seconds
+
+
+def interval(text: str) -> float:
+    """Return seconds between two looks; a source is not looked at more than once a second."""
+    seconds = duration(text)
+    if seconds < 1:
+        raise ValueError(f"{text!r} is under 1s")
+    return seconds
+
+
+def size(text: str) -> int:
+    """Return bytes: ``1GiB``, ``500M`` (both of 1024), or a bare number."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write 500MiB, 1GiB or bytes")
+    return int(match[1]) << 10 * (" KMGT".find(match[2].upper() or " "))
+
+
+def source(text: str) -> str:
+    """Return a URL: ``SCHEME:…``; what the scheme means, only the updater knows."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+._-]*:\S+", text):
+        raise ValueError(f"{text!r} is not a source; write https://…, github:OWNER/REPO#ASSET …")
+    return text
 
 
 def count(text: str, least: int = 0, most: int = 1_000_000) -> int:

@@ -21,6 +21,10 @@ COMMANDS = (
     "signal",
     "events",
     "logs",
+    "releases",
+    "rollback",
+    "unhold",
+    "fetch",
     "check",
     "init",
 )

@@ -15,6 +15,9 @@ from overseer_py.errors import ConfigError, OverseerError
 from overseer_py.handover import PLACEHOLDER, Inherited
 from overseer_py.readiness import check as check_rule
 from overseer_py.recipe import Resolved, logical_directory, resolve
+from overseer_py.release import verify
+from overseer_py.release.sources import check_url
+from overseer_py.settings import Settings
 
 EXAMPLES = """\b
 Examples:
@@ -56,11 +59,26 @@ def examine(config: Config, sources: Sources) -> Resolved:
         say("warning: no listener: the command needs one of systemd's (LISTEN_FDS), or --listen")
         inherited = [Inherited("listener-0", "(systemd's)", 0)]
     check_rule(settings.ready, inherited)
+    _check_source(settings)
     directory = logical_directory(sources.environ)
     found = resolve(settings, inherited, sources.environ, directory)
     if not program(found):
         raise ConfigError(f"command: {found.argv[0]}: no such program, or it is not executable")
     return found
+
+
+def _check_source(settings: Settings) -> None:
+    """Look closer at where releases come from than run does, which loads nothing for it."""
+    try:
+        if settings.fetch:
+            check_url(settings.fetch)
+        if ":" in settings.sha256:
+            check_url(settings.sha256)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if settings.minisign:
+        verify.require_cryptography()
+        verify.public_key(settings.minisign)
 
 
 def program(found: Resolved) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from overseer_py.config import OPTIONS, Sources
-from overseer_py.settings import Option
+from overseer_py.option import Option
 
 Command = Callable[..., Any]
 

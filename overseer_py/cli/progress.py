@@ -48,3 +48,5 @@ def roll_out(ask: Callable[[Listener | None], Document], *, as_json: bool) -> No
     elif "generation" in rollout:
         took = rollout["duration_s"]
         click.echo(printable(f"generation {rollout['generation']} committed after {took:.2f} s"))
+    elif "found" in rollout:
+        click.echo(printable(rollout["found"]))

@@ -89,6 +89,11 @@ def _shown(document: Document) -> Iterator[str]:
         why = f" ({listener['handover_reason']})" if listener.get("handover_reason") else ""
         place = f"{listener['name']}  {listener['address']}  {listener['type']}"
         yield f"  {place}  fd {listener['fd']}  {listener['handover']}{why}"
+    if release := document.get("release"):
+        before = document["previous_release"]
+        yield f"  release {release[:12]}{f', before it {before[:12]}' if before else ''}"
+    if (source := document.get("fetcher")) and source["last_error"]:
+        yield f"  {printable(source['url'])}: {printable(source['last_error'])}"
     yield from _table(document["workers"])
     if rollout := document["rollout"]:
         yield f"  {_rolling(rollout)}"
@@ -116,6 +121,11 @@ def _table(workers: Sequence[Document]) -> Iterable[str]:
         ("worker", "state", "pid", "age", "memory", "cpu", "open", "crashes", "")
     ]
     rows += [_row(worker) for worker in workers]
+    return columns(rows)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield rows as lines, their cells below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

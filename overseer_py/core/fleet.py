@@ -194,7 +194,13 @@ class Fleet:
         patience = policy.patience(ever_ready=self.ever_ready)
         spent = patience is not None and worker.crashes >= patience
         how = f"worker {worker.id} {event.how}"
-        if policy.on_exit is OnExit.EXIT:
+        if generation.fails_probation(worker, now):
+            generation.condemned = True
+            reason = f"{how}, crash {worker.crashes} in a row"
+            self._orders.report("probation-failed", worker.id, reason=reason)
+        if generation.condemned:  # what it is replaced by is on its way
+            self._back_off(generation, worker, now)
+        elif policy.on_exit is OnExit.EXIT:
             del generation.workers[worker.id.slot]
             self._give_up("service-exited", worker.id, event.status, how)
         elif spent and not self.roster.candidate and not self.roster.serves_without(worker):
@@ -204,11 +210,14 @@ class Fleet:
         elif was_ready and worker.crashes == 1:
             self._orders.spawn(generation, worker.id.slot, now, after=worker)
         else:
-            worker.waits += 1
-            delay = policy.delay(worker.waits, self._draw())
-            worker.become(S.BACKOFF, now + delay)
-            crashes = worker.crashes
-            self._orders.report("worker-backoff", worker.id, delay=round(delay, 3), crashes=crashes)
+            self._back_off(generation, worker, now)
+
+    def _back_off(self, generation: Generation, worker: Worker, now: float) -> None:
+        worker.waits += 1
+        delay = generation.policy.delay(worker.waits, self._draw())
+        worker.become(S.BACKOFF, now + delay)
+        crashes = worker.crashes
+        self._orders.report("worker-backoff", worker.id, delay=round(delay, 3), crashes=crashes)
 
     def _expire_deadlines(self, now: float) -> None:
         for worker in list(self.roster.workers()):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from overseer_py.core.messages import WorkerId
-from overseer_py.core.policy import Policy
+from overseer_py.core.policy import PROBATION_CRASHES, OnExit, Policy
 from overseer_py.core.worker import Worker, WorkerState
 
 
@@ -35,6 +35,9 @@ class Generation:
     proven: int = 0  # candidate: slots in which it was ready and settled; the old ones may go
     settled_at: float | None = None  # candidate: when the present batch has settled
     tried_until: float | None = None  # candidate: when its canary has lasted long enough
+    reversible: bool = False  # there is a release to go back to
+    probation_until: float | None = None  # current: a crash loop before is the release's fault
+    condemned: bool = False  # it was in a crash loop before, and is about to be replaced
     cut_off: bool = False  # steered away from: nothing new comes to it
 
     def launch(self, slot: int) -> WorkerId:
@@ -62,6 +65,13 @@ class Generation:
         """Whether the worker in this slot serves."""
         worker = self.workers.get(slot)
         return worker is not None and worker.state is WorkerState.READY
+
+    def fails_probation(self, worker: Worker, now: float) -> bool:
+        """Whether a worker's crash shows that the release is to blame."""
+        if self.condemned or self.probation_until is None or now >= self.probation_until:
+            return False
+        ends = self.policy.on_exit is OnExit.EXIT
+        return worker.crashes >= (1 if ends else PROBATION_CRASHES)
 
     @property
     def alive(self) -> bool:

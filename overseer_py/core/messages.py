@@ -34,12 +34,13 @@ class RolloutRequested:
     """Somebody wants a new generation.
 
     ``policy`` and ``size`` come with a reread configuration; without them the new
-    generation is run as the current one is.
+    generation is run as the current one is.  ``reversible``: there is a release to go back to.
     """
 
     reason: str
     policy: Policy | None = None
     size: int | None = None
+    reversible: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 FIRST_START_CRASHES = 3  # a service that has never been ready gives up after these
+PROBATION_CRASHES = 3  # in a row: a crash loop, for which the previous release is brought back
 
 
 class OnExit(StrEnum):
@@ -34,6 +35,8 @@ class Policy:
     ``surge`` is the number of extra workers that a rollout may run at once: ``None`` for as
     many as the generation has, ``0`` for none at all (exclusive: the old go first).
     ``max_crashes`` of 0 means that the service never gives up once it has been ready.
+    ``probation`` is how long after its commit a generation that has something to go back to must
+    not fall into a crash loop.
     """
 
     ready_timeout: float = 60.0
@@ -48,6 +51,7 @@ class Policy:
     backoff: float = 0.5
     backoff_limit: float = 30.0
     max_crashes: int = 0
+    probation: float = 0.0
     on_exit: OnExit = OnExit.RESTART
 
     def __post_init__(self) -> None:

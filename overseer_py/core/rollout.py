@@ -45,7 +45,9 @@ class Rollouts:
         elif waiting.reason != request.reason or request.policy:
             self._orders.report("rollout-superseded", reason=waiting.reason, by=request.reason)
             policy = request.policy or waiting.policy  # a reread configuration is not lost
-            self.pending = replace(request, policy=policy, size=request.size or waiting.size)
+            size = request.size or waiting.size
+            reversible = request.reversible or waiting.reversible
+            self.pending = replace(request, policy=policy, size=size, reversible=reversible)
 
     def scale(self, size: int) -> None:
         """Let a waiting request bring no older size with it."""
@@ -60,6 +62,7 @@ class Rollouts:
         role = Role.CANDIDATE if current else Role.CURRENT
         self._last_number += 1
         candidate = Generation(self._last_number, role, policy, size, request.reason, now)
+        candidate.reversible = request.reversible
         candidate.opened = min(policy.surge or size, size)
         candidate.sockets = current.sockets if current and not policy.steered else candidate.number
         self._roster.generations[candidate.number] = candidate
@@ -138,6 +141,8 @@ class Rollouts:
         if old := self._roster.current:
             old.retire()
         candidate.role, candidate.tried_until = Role.CURRENT, None
+        if candidate.reversible and candidate.policy.probation:
+            candidate.probation_until = now + candidate.policy.probation
         if candidate.policy.steered and not candidate.policy.exclusive:
             self._orders.cut_over(candidate)
         took = round(now - candidate.since, 3)

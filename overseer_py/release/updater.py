@@ -1,0 +1,95 @@
+"""The updater: watches and fetches, each in its own time, and tells the master what is new.
+
+The main thread hears the master and the watched paths; a second one looks at the source, which may
+take minutes, and is the only one that touches the releases.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from overseer_py import proposals
+from overseer_py.proposals import Ask, Begin, Changed, Crashing, Ended, Note, Said, Seen
+from overseer_py.release.watcher import Watcher
+
+if TYPE_CHECKING:
+    from overseer_py.release.fetcher import Fetcher
+
+
+class Updater:
+    """Owned by the main thread; ``say`` and ``wake`` may be called by any."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._received = b""
+        self._lock = threading.Lock()
+        self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._watcher: Watcher | None = None
+        self._fetcher: Fetcher | None = None
+
+    def run(self) -> None:
+        """Work until the master hangs up."""
+        while True:
+            due = self._watcher.due() if self._watcher else None
+            left = None if due is None else max(0.0, due - time.monotonic())
+            ours = self._connection.fileno()
+            readable, _, _ = select.select([ours, self._woken], [], [], left)
+            if self._woken in readable:
+                os.eventfd_read(self._woken)
+            if ours in readable and not self._hear():
+                return
+            self._look()
+
+    def say(self, message: Said) -> None:
+        """Tell the master."""
+        with self._lock:
+            self._connection.sendall(proposals.encode(message))
+
+    def wake(self) -> None:
+        """Have the watched paths looked at."""
+        os.eventfd_write(self._woken, 1)
+
+    def _hear(self) -> bool:
+        """Take what the master says; tell whether it is still there."""
+        data = self._connection.recv(1 << 16)
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            match proposals.told(line):
+                case Begin() as begin:
+                    self._begin(begin)
+                case Ended() | Crashing() | Ask() as order if self._fetcher:
+                    self._fetcher.order(order)
+        return bool(data)
+
+    def _begin(self, begin: Begin) -> None:
+        settings = begin.settings
+        if settings["fetch"]:
+            from overseer_py.release.fetcher import Fetcher  # noqa: PLC0415 - not to watch only
+
+            self._fetcher = Fetcher(begin, self.say)
+            self._fetcher.start()
+        if settings["watch"]:
+            wanted = [os.path.join(begin.directory, path) for path in settings["watch"]]
+            self._watcher = Watcher(wanted, settings["debounce"], self.wake)
+            changed = self._watcher.begin(begin.seen, begin.since)
+            paths = ", ".join(settings["watch"])
+            self.say(Note("watching", {"paths": paths, "files": self._watcher.count}))
+            if self._watcher.blind:
+                self.say(Note("watch-polls", {"reason": self._watcher.blind}))
+            self._tell(changed)
+
+    def _look(self) -> None:
+        if self._watcher and (changed := self._watcher.look(time.monotonic())):
+            self._tell(changed)
+            self._watcher.caught_up()
+
+    def _tell(self, changed: str) -> None:
+        assert self._watcher
+        if changed:
+            self.say(Changed(changed))
+        self.say(Seen(self._watcher.digest))

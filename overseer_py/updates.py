@@ -1,0 +1,334 @@
+"""The updater, as the master sees it: started, restarted, heard, and believed in nothing more than
+what proposals.py lets through.
+
+While it is dead the service is untouched; what it must know is told to the next one.
+"""  # noqa: D205 - one thought
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from overseer_py import proposals
+from overseer_py.commands import Commands
+from overseer_py.control import RefusedError, Request
+from overseer_py.core.messages import Report, RolloutRequested
+from overseer_py.errors import OverseerError
+from overseer_py.handover import scrub
+from overseer_py.ledger import timestamp
+from overseer_py.promises import Promises
+from overseer_py.proposals import (
+    Answer,
+    Ask,
+    Begin,
+    Changed,
+    Crashing,
+    Ended,
+    GarbledError,
+    Installed,
+    Note,
+    Said,
+    Seen,
+    Standing,
+    Told,
+)
+from overseer_py.settings import Settings
+from overseer_py.system.guard import Guard
+from overseer_py.system.identity import identity_of
+from overseer_py.system.launch import Launch
+from overseer_py.system.loop import Loop
+from overseer_py.system.process import Children, Process
+from overseer_py.system.wire import Wire
+
+# What the updater must know of the settings; it is started anew when any of it changes.
+KEYS = {"name", "watch", "debounce", "fetch", "to", "interval", "max_size", "sha256", "minisign"}
+KEYS |= {"allow_downgrade", "check", "keep", "min_age", "no_restart_after_fetch", "fetch_user"}
+KEYS |= {"pre_upgrade", "post_upgrade", "on_rollback"}
+_ENDS = {
+    "rollout-committed": "committed",
+    "rollout-rolled-back": "rolled-back",
+    "rollout-cancelled": "cancelled",
+}
+_BACKOFF, _BACKOFF_LIMIT = 1.0, 60.0  # seconds until a dead one is started again
+_MOST_PENDING = 16  # messages for the next one
+
+
+class Updates:
+    """One updater at a time, or none if the settings ask for none."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        commands: Commands,
+        promises: Promises,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.standing: Standing | None = None
+        self._loop, self._children = loop, children
+        self._commands, self._promises = commands, promises
+        self._environ = environ
+        self._guard: Guard | None = None
+        self._directory = ""
+        self._wanted: Begin | None = None
+        self._user = ""
+        self._process: Process | None = None
+        self._wire: Wire | None = None
+        self._pending: list[Told] = []
+        self._seen = ""
+        self._since = time.time_ns()
+        self._begun = 0.0
+        self._again_at: float | None = None
+        self._pause = _BACKOFF
+        self._asks: dict[int, Request] = {}
+        self._last_ask = 0
+        self._first: RolloutRequested | None = None  # the start, held back for a release
+        self._releases: dict[int, str] = {}  # of each generation that is being tried or runs
+
+    # -- its life --------------------------------------------------------------------------------
+
+    def follow(self, settings: Settings, directory: str, guard: Guard | None) -> None:
+        """Have an updater for these settings from now on, or none if they ask for none."""
+        self._guard, self._directory = guard, directory
+        known = {key: value for key, value in asdict(settings).items() if key in KEYS}
+        wanted = Begin(known, directory, "", 0) if settings.watch or settings.fetch else None
+        if wanted == self._wanted:
+            return
+        if self._wanted and wanted and self._wanted.settings["watch"] != known["watch"]:
+            self._seen = ""  # of other paths
+        self._wanted, self._user = wanted, settings.fetch_user
+        self._since = time.time_ns() if self._process else self._since
+        self._pause = _BACKOFF
+        self.end()
+        if wanted is None:
+            self.standing = None
+        elif self._process is None:
+            self._again_at = time.monotonic()
+
+    def before(self, start: RolloutRequested) -> None:
+        """Start the service once it is known what was left in place, or something is.
+
+        A release that was being tried when the last master ended is taken back first; and if there
+        is none at all yet, one is fetched.  Without an updater nobody waits for it.
+        """
+        if self._again_at is None or not self._fetches:
+            self._commands.post(start)
+        else:
+            self._first = start
+
+    def end(self) -> None:
+        """End it, without waiting for its end."""
+        self._again_at = None
+        if self._process:
+            self._process.send(signal.SIGTERM)
+        self._hang_up()
+
+    def stop(self) -> None:
+        """Have none any more: the service is on its way out."""
+        self._wanted = None
+        self.end()
+
+    def due(self) -> float | None:
+        """Return when one is to be started."""
+        return self._again_at
+
+    def tick(self, now: float) -> None:
+        """Start one if it is time to."""
+        if self._again_at is not None and self._again_at <= now and self._process is None:
+            self._again_at = None
+            try:
+                self._start(now)
+            except (OSError, OverseerError) as error:
+                self._say("updater-failed", reason=str(error))
+                self._start_service()
+                self._try_again(now)
+
+    def _start(self, now: float) -> None:
+        assert self._wanted
+        ours, theirs = socket.socketpair()
+        try:
+            process = self._children.spawn(self._launch(theirs), {}, self._on_exit)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._process, self._begun = process, now
+        longest = proposals.LONGEST_LINE
+        self._wire = Wire(ours, self._loop, longest, self._on_line, self._on_end)
+        if self._guard:
+            self._guard.worker(process.pid)
+        self._say("updater-started", pid=process.pid)
+        self._tell(Begin(self._wanted.settings, self._directory, self._seen, self._since))
+        pending, self._pending = self._pending, []
+        for message in pending:
+            self._tell(message)
+
+    @property
+    def _fetches(self) -> str:
+        """Where releases are installed; empty if none are fetched."""
+        settings = self._wanted.settings if self._wanted else {}
+        return os.path.join(self._directory, settings["to"]) if settings.get("fetch") else ""
+
+    def _start_service(self, *, anyway: bool = False) -> None:
+        """Let the service begin if there is something to run."""
+        start = self._first
+        if start and (anyway or os.path.lexists(self._fetches)):
+            self._first = None
+            self._commands.post(start)
+
+    def _launch(self, end: socket.socket) -> Launch:
+        package = str(Path(__file__).parent.parent)
+        search = self._environ.get("PYTHONPATH", "")
+        environ = scrub(self._environ)
+        environ["PYTHONPATH"] = f"{package}{os.pathsep}{search}" if search else package
+        return Launch(
+            argv=[sys.executable, "-P", "-m", "overseer_py.release"],
+            environ=environ,
+            directory=self._directory,
+            fds=[end.fileno()],
+            stdout=2,
+            identity=identity_of(self._user, "") if self._user else None,
+        )
+
+    def _on_exit(self, how: str, status: int) -> None:
+        process, self._process = self._process, None
+        if self._guard and process:
+            self._guard.gone(process.pid)
+        self._hang_up()
+        for request in self._asks.values():
+            request.refuse(RefusedError("updater-gone", f"the updater {how}"))
+        self._asks.clear()
+        if self._wanted is None:
+            return
+        now = time.monotonic()
+        if status:
+            self._say("updater-exited", how=how, status=status)
+            self._start_service()
+        if now - self._begun > _BACKOFF_LIMIT or not status:
+            self._pause = _BACKOFF
+        self._try_again(now if not status else now + self._pause)
+
+    def _try_again(self, at: float) -> None:
+        self._again_at = at
+        self._pause = min(2 * self._pause, _BACKOFF_LIMIT)
+
+    # -- what is asked of it -----------------------------------------------------------------------
+
+    def ask(self, method: str, digest: str, request: Request) -> None:
+        """Put a question; the request is answered when it is, or when a rollout has ended."""
+        if self._wanted is None or not self._wanted.settings["fetch"]:
+            raise RefusedError("no-fetcher", "nothing is fetched here; run it with --fetch")
+        if self._wire is None:
+            raise RefusedError("updater-gone", "the updater is being started again; try again")
+        self._last_ask += 1
+        self._asks[self._last_ask] = request
+        self._tell(Ask(self._last_ask, method, digest))
+
+    def __call__(self, report: Report) -> None:
+        """Tell it what has become of a release."""
+        if report.generation is None:
+            return
+        match report.name:
+            case "rollout-started" | "service-starting":
+                self._releases[report.generation] = self._commands.plans.release
+            case "service-ready":
+                self._tell(Ended(self._releases.get(report.generation, ""), "committed", ""))
+            case "rollout-committed" | "rollout-rolled-back" | "rollout-cancelled":
+                release = self._releases.get(report.generation, "")
+                why = str(report.facts.get("reason", ""))
+                self._tell(Ended(release, _ENDS[report.name], why))
+            case "probation-failed":
+                release = self._releases.get(report.generation, "")
+                self._tell(Crashing(release, str(report.facts["reason"])))
+            case "generation-gone":
+                self._releases.pop(report.generation, None)
+
+    def fetcher(self) -> dict[str, object] | None:
+        """Return what the status says of the source; None without one."""
+        known = self.standing
+        if known is None or not known.url:
+            return None
+        return {
+            "url": known.url,
+            "last_checked_at": timestamp(known.last_checked_at) if known.last_checked_at else None,
+            "last_error": known.last_error or None,
+            "next_check_at": timestamp(known.next_check_at) if known.next_check_at else None,
+        }
+
+    # -- what it says ------------------------------------------------------------------------------
+
+    def _on_line(self, line: bytes) -> None:
+        try:
+            message = proposals.said(line)
+        except GarbledError as error:
+            self._on_end(str(error))
+        else:
+            self._hear(message)
+
+    def _on_end(self, why: str) -> None:
+        """See to it that the process ends with the connection."""
+        wire, self._wire = self._wire, None
+        if wire:
+            wire.end()
+        if why:
+            self._say("updater-garbled", reason=why)
+        if self._process:
+            self._process.send(signal.SIGKILL if why else signal.SIGTERM)
+
+    def _hear(self, message: Said) -> None:
+        match message:
+            case Seen(digest):
+                self._seen = digest
+            case Changed(what):
+                self._commands.restart(f"{what} changed")
+            case Standing():
+                self.standing = message
+                self._commands.plans.release = message.release
+                self._start_service()
+            case Installed():
+                self._on_installed(message)
+            case Note(event, facts):
+                self._say(event, **facts)
+            case Answer(ask, result, error):
+                if request := self._asks.pop(ask, None):
+                    if error:
+                        request.refuse(RefusedError("refused", error))
+                    else:
+                        request.answer(result)
+
+    def _on_installed(self, message: Installed) -> None:
+        self._commands.plans.release = message.release
+        request = self._asks.pop(message.ask, None)
+        if not message.restart:
+            self._start_service(anyway=True)
+            if request:
+                found = f"release {message.release[:12]} is installed, and waits for a restart"
+                request.answer({"found": found, "release": message.release})
+            return
+        event = RolloutRequested(message.reason, reversible=message.reversible)
+        if self._first:
+            event, self._first = self._first, None
+        self._commands.post(event)
+        if request:
+            self._promises.make(request, event)
+
+    def _tell(self, message: Told) -> None:
+        """Tell it, or the next one."""
+        if self._wire:
+            self._wire.send(proposals.encode(message))
+        elif self._wanted:
+            self._pending = [*self._pending, message][-_MOST_PENDING:]
+
+    def _hang_up(self) -> None:
+        if self._wire:
+            self._wire.end()
+
+    def _say(self, name: str, /, **facts: object) -> None:
+        self._commands.report(Report(name, facts=facts))

@@ -1,0 +1,38 @@
+"""Servers for the tests of sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.release import servers
+from tests.release.servers import Server
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Give a web server without TLS."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def foreign() -> Iterator[Server]:
+    """Give another one, which is another host to whom it concerns."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a key and a certificate of 127.0.0.1 in one file."""
+    return servers.certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def secure(certificate: Path) -> Iterator[Server]:
+    """Give a web server with TLS; who trusts ``certificate`` trusts it."""
+    with Server(certificate) as running:
+        yield running
