@@ -190,7 +190,9 @@ class Settings:
         0.0, "Take no release that is younger.", values.duration, metavar="D"
     )
     no_restart_after_fetch: bool = option.opt(False, "Install, and wait to be asked.", flag=True)
-    fetch_user: str = option.opt("", "Fetch as this user.", metavar="USER")
+    fetch_user: str = option.opt(
+        "", "Read the source as this user, who may write nowhere.", metavar="USER"
+    )
     pre_upgrade: str = option.opt("", "Run before an install; can veto.", metavar="COMMAND")
     post_upgrade: str = option.opt("", "Run after a commit.", metavar="COMMAND")
     on_rollback: str = option.opt("", "Run after a release was taken back.", metavar="COMMAND")

@@ -40,7 +40,6 @@ from overseer_py.proposals import (
 )
 from overseer_py.settings import Settings
 from overseer_py.system.guard import Guard
-from overseer_py.system.identity import identity_of
 from overseer_py.system.launch import Launch
 from overseer_py.system.loop import Loop
 from overseer_py.system.process import Children, Process
@@ -77,7 +76,6 @@ class Updates:
         self._guard: Guard | None = None
         self._directory = ""
         self._wanted: Begin | None = None
-        self._user = ""
         self._process: Process | None = None
         self._wire: Wire | None = None
         self._pending: list[Told] = []
@@ -102,7 +100,7 @@ class Updates:
             return
         if self._wanted and wanted and self._wanted.settings["watch"] != known["watch"]:
             self._seen = ""  # of other paths
-        self._wanted, self._user = wanted, settings.fetch_user
+        self._wanted = wanted
         self._since = time.time_ns() if self._process else self._since
         self._pause = _BACKOFF
         self.end()
@@ -194,7 +192,6 @@ class Updates:
             directory=self._directory,
             fds=[end.fileno()],
             stdout=2,
-            identity=identity_of(self._user, "") if self._user else None,
         )
 
     def _on_exit(self, how: str, status: int) -> None:

@@ -155,6 +155,11 @@ class _Directory(io.BufferedReader):
             raise VetoError("the directory of the zip file is too long")
         return super().read(size)
 
+    def seek(self, position: int, whence: int = os.SEEK_SET, /) -> int:
+        if position < 0 and whence == os.SEEK_SET:
+            raise VetoError("it is damaged: a header points backwards")
+        return super().seek(position, whence)
+
 
 def _unzip(artifact: BinaryIO, tree: Tree, most: int) -> None:
     with (

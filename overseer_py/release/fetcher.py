@@ -29,6 +29,7 @@ from overseer_py.proposals import (
 from overseer_py.release import hooks, places, sources, verify, versions
 from overseer_py.release.candidate import Candidate, Limits, Source
 from overseer_py.release.inspection import Demands, checked, unpacked, verified
+from overseer_py.release.reader import Reader
 from overseer_py.release.roll import roll
 from overseer_py.release.state import Facts
 from overseer_py.release.store import Store
@@ -263,6 +264,8 @@ class Fetcher(threading.Thread):
         return next((each.facts.version for each in found), "")
 
     def _open(self, url: str, limits: Limits) -> Source:
+        if user := str(self._settings["fetch_user"]):
+            return Reader(url, limits, user)
         return sources.open_source(url, limits, os.environ)
 
     def _read(self, url: str) -> bytes:

@@ -18,7 +18,7 @@ _GITHUB = re.compile(
     r"(?:@(?P<tag>[^#]+))?"  # tags may hold "/" and "@"
     r"#(?P<asset>[^/]+)"
 )
-_BUCKET = re.compile(r"[A-Za-z0-9._:/-]*[A-Za-z0-9]")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _S3_KEYS = ("endpoint", "region", "version")
 
 

@@ -30,6 +30,7 @@ class Updater:
         self._lock = threading.Lock()
         self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._watcher: Watcher | None = None
+        self._polls = False  # it watches without inotify, which is said
         self._fetcher: Fetcher | None = None
 
     def run(self) -> None:
@@ -77,19 +78,20 @@ class Updater:
             wanted = [os.path.join(begin.directory, path) for path in settings["watch"]]
             self._watcher = Watcher(wanted, settings["debounce"], self.wake)
             changed = self._watcher.begin(begin.seen, begin.since)
-            paths = ", ".join(settings["watch"])
-            self.say(Note("watching", {"paths": paths, "files": self._watcher.count}))
-            if self._watcher.blind:
-                self.say(Note("watch-polls", {"reason": self._watcher.blind}))
-            self._tell(changed)
+            facts = {"paths": ", ".join(settings["watch"]), "files": self._watcher.count}
+            self.say(Note("watching", facts))
+            if changed:
+                self.say(Changed(changed))
+            self._say_seen(self._watcher)
 
     def _look(self) -> None:
         if self._watcher and (changed := self._watcher.look(time.monotonic())):
-            self._tell(changed)
+            self.say(Changed(changed))  # first: the rest may take a while
             self._watcher.caught_up()
+            self._say_seen(self._watcher)
 
-    def _tell(self, changed: str) -> None:
-        assert self._watcher
-        if changed:
-            self.say(Changed(changed))
-        self.say(Seen(self._watcher.digest))
+    def _say_seen(self, watcher: Watcher) -> None:
+        self.say(Seen(watcher.digest))
+        if watcher.blind and not self._polls:
+            self._polls = True
+            self.say(Note("watch-polls", {"reason": watcher.blind}))

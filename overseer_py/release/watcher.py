@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from overseer_py.release.hints import Hints
-from overseer_py.release.watched import Watched, named
+from overseer_py.release.watched import Watched, changed_at, named, now
 
 _POLL = 1.0  # seconds between two looks where nothing gives hints
-_MOST_HINTS = 1000  # more are a reason to look at everything
+_MOST_HINTS = 1000  # so many are a reason to look at everything
 
 
 class Watcher:
@@ -26,8 +26,9 @@ class Watcher:
         self._touched: set[str] = set()
         self._found: set[str] = set()  # paths that have changed, which is not told yet
         self._still_at: float | None = None  # when nothing has happened for long enough
-        self._poll_at: float | None = None
+        self._poll_at = 0.0  # if there are no hints
         self._counted = 0  # up to when changes are in what was told, ns since the epoch
+        self._told = ""  # digest of all that was told, with nothing newer
 
     @property
     def blind(self) -> str:
@@ -36,8 +37,8 @@ class Watcher:
 
     @property
     def digest(self) -> str:
-        """What was there at the last look."""
-        return self._watched.digest
+        """What was there when it was last told that something has changed, or at the beginning."""
+        return self._told
 
     @property
     def count(self) -> int:
@@ -51,29 +52,23 @@ class Watcher:
         if, with nothing seen, something is newer than ``since``, in ns since the epoch.
         """
         self._hints.follow()  # first: what changes while it is read gives a hint
-        self._counted = time.time_ns()
         paths = self._watched.look()
-        if self.blind:
-            self._poll_at = time.monotonic() + _POLL
+        self._told = self._watched.digest
         if seen:
-            return "" if seen == self.digest else "what is watched"
-        newer = [p for p in paths if self._watched.signatures[p][4] > since]
-        return named(newer)
+            return "" if seen == self._told else "what is watched"
+        return named(path for path in {*paths, *self._hints.links()} if changed_at(path) > since)
 
     def due(self) -> float | None:
         """Return when to look."""
-        times = (self._still_at, self._poll_at)
+        times = (self._still_at, self._poll_at if self.blind else None)
         return min((at for at in times if at is not None), default=None)
 
-    def look(self, now: float) -> str:
+    def look(self, at: float) -> str:
         """Return what has changed and is still now; empty if nothing is."""
-        if self._poll_at is not None and self._poll_at <= now:
-            self._poll_at = now + _POLL
-            if changed := self._watched.look():
-                self._found.update(changed)
-                self._still_at = now + self._debounce
+        if self.blind and self._poll_at <= at:
+            self._poll()
         with self._lock:
-            if self._still_at is None or self._still_at > now:
+            if self._still_at is None or self._still_at > at:
                 return ""
             self._still_at, touched = None, self._touched
             self._touched = set()
@@ -83,31 +78,42 @@ class Watcher:
         """Look at all the rest, after what has changed was told; what is newer still counts."""
         self._hints.follow()
         changed = self._watched.look()
-        newer = [p for p in changed if self._is_newer(p)]
-        self._found.update(newer)
+        with self._lock:
+            hinted = self._still_at is not None  # a tree that was moved here is new, and looks old
+        every = hinted or bool(self.blind)
+        newer = [path for path in changed if every or changed_at(path) >= self._counted]
         if newer:
+            self._found.update(newer)
             self._on_hint(newer[0])
+        else:
+            self._told = self._watched.digest
 
     def close(self) -> None:
         """Watch no more."""
         self._hints.close()
 
+    def _poll(self) -> None:
+        """Look at everything; what has changed must be found still, once the debounce is over."""
+        changed = self._watched.look()
+        self._found.update(changed)
+        at = time.monotonic()
+        self._poll_at = at + (min(self._debounce, _POLL) if self._found else _POLL)
+        if changed:
+            self._still_at = at + self._debounce
+
     def _settle(self, touched: set[str]) -> str:
-        self._counted = time.time_ns()
+        self._counted = now()
         found, self._found = self._found, set()
-        if len(touched) <= _MOST_HINTS:
+        if len(touched) < _MOST_HINTS:
             found.update(self._watched.look_at(touched))
         if not found:
             self._hints.follow()
             found.update(self._watched.look())
         return named(found)
 
-    def _is_newer(self, path: str) -> bool:
-        signature = self._watched.signatures.get(path)
-        return signature is None or signature[4] > self._counted
-
     def _on_hint(self, path: str) -> None:
         with self._lock:
-            self._touched.add(path)
+            if len(self._touched) < _MOST_HINTS:
+                self._touched.add(path)
             self._still_at = time.monotonic() + self._debounce
         self._wake()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
+PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
 
 _PIDFD_GETFD = 438  # the same number on every architecture; Linux 5.6

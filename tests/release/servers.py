@@ -204,11 +204,11 @@ def endless(**headers: str) -> Answer:
     return answer
 
 
-def trickle(pause: float = 1.0, **headers: str) -> Answer:
+def trickle(pause: float = 1.0, status: int = 200, **headers: str) -> Answer:
     """Return an answer whose body comes byte by byte, one in so many seconds, for ever."""
 
     def answer(to: Exchange) -> None:
-        to.head(200, _named(headers))
+        to.head(status, _named(headers))
         while to.pause(pause):
             to.wfile.write(b"x")
 
