@@ -6,6 +6,7 @@ rollout that fails takes the plan back with it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -30,6 +31,11 @@ class Change:
     ignored: tuple[str, ...]  # keys that only a new master can change
 
 
+def is_to_be_fetched(settings: Settings, directory: str) -> bool:
+    """Whether there is nothing to run yet: the service begins with the first release."""
+    return bool(settings.fetch) and not os.path.lexists(os.path.join(directory, settings.to))
+
+
 class Plans:
     """The plan for the next generation, and the recipe of each present one."""
 
@@ -46,7 +52,8 @@ class Plans:
         self.release = ""  # digest of what a new generation is started from, if it was fetched
         self.plan = Plan(config.settings, sockets.open(config.addresses))
         try:
-            self._resolve(self.plan, [])
+            if not is_to_be_fetched(config.settings, start_directory):
+                self._resolve(self.plan, [])
         except Exception:  # whatever it was, nothing stays bound
             sockets.keep_only([])
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import click
 
@@ -13,6 +14,7 @@ from overseer_py.cli.say import say
 from overseer_py.config import Config, Sources
 from overseer_py.errors import ConfigError, OverseerError
 from overseer_py.handover import PLACEHOLDER, Inherited
+from overseer_py.plans import is_to_be_fetched
 from overseer_py.readiness import check as check_rule
 from overseer_py.recipe import Resolved, logical_directory, resolve
 from overseer_py.release import verify
@@ -61,8 +63,12 @@ def examine(config: Config, sources: Sources) -> Resolved:
     check_rule(settings.ready, inherited)
     _check_source(settings)
     directory = logical_directory(sources.environ)
+    fetched = is_to_be_fetched(settings, directory)
+    if fetched:
+        say(f"warning: {settings.to}: not there yet; the service begins with the first release")
+        settings = replace(settings, chdir="")
     found = resolve(settings, inherited, sources.environ, directory)
-    if not program(found):
+    if not program(found) and not fetched:
         raise ConfigError(f"command: {found.argv[0]}: no such program, or it is not executable")
     return found
 

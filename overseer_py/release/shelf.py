@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import stat
 from contextlib import suppress
@@ -106,11 +107,11 @@ class Shelf:
             )
         if not stat.S_ISDIR(mode):
             raise StoreError(f"{self.path}: neither a file nor a directory; remove it")
+        path, releases = shlex.quote(self.path), shlex.quote(self.annex.directory)
         raise StoreError(
             f"{self.path}: a directory, which no release can replace in one step; make it the "
-            f"first release: mkdir {self.annex.directory} && "
-            f"mv {self.path} {self.annex.directory}/0 && "
-            f"ln -s {self._name}.releases/0 {self.path}"
+            f"first release: mkdir -p -m 755 {releases} && mv {path} {releases}/0 && "
+            f"ln -s {shlex.quote(f'{self._name}.releases/0')} {path}"
         )
 
     def put(self, staged: str, release: str) -> bool:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from overseer_py.errors import StoreError
+from overseer_py.errors import StoreError, VetoError
 from overseer_py.release.contents import size_of
 from overseer_py.release.shelf import Shelf
 from overseer_py.release.staging import Staging
@@ -42,12 +43,13 @@ class Store:
         self._keep = keep
         self._complaint: str | None = None
         self._state = State()
-        try:
-            if (content := self._shelf.annex.read()) is not None:
-                self._state = loaded(content)
-        except (OSError, ValueError) as error:
-            self._complaint = str(error)
-            self._state = self._shelf.guessed()
+        with self._telling("read"):
+            try:
+                if (content := self._shelf.annex.read()) is not None:
+                    self._state = loaded(content)
+            except (OSError, ValueError) as error:
+                self._complaint = str(error)
+                self._state = self._shelf.guessed()
 
     @property
     def path(self) -> str:
@@ -106,7 +108,9 @@ class Store:
         """
         with self._telling("install"):
             before = self._before(digest)
-            size, single = size_of(staged), not os.path.isdir(staged)
+            size, single = size_of(staged), stat.S_ISREG(mode := os.lstat(staged).st_mode)
+            if not single and not stat.S_ISDIR(mode):  # a link to what somebody else has
+                raise VetoError(f"{staged}: neither a file nor a directory")
             fresh = self._shelf.put(staged, digest)
             if not fresh and digest in self._state.facts:  # what is there stays as it is
                 size, single = self._state.facts[digest].size, self._state.facts[digest].single

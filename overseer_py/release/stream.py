@@ -76,18 +76,21 @@ class Xz:
     def read(self, size: int) -> bytes:
         """Read some bytes, not more than that; none at the end."""
         while True:
-            if self._stream is None or (self._stream.needs_input and not self._left):
-                self._left = self._left or self._file.read(CHUNK)
-                if not self._left and self._stream is None:
+            if self._stream is None:
+                self._left = self._left.lstrip(b"\0")  # xz(1): padding between streams
+            if not self._left and (self._stream is None or self._stream.needs_input):
+                self._left = self._file.read(CHUNK)
+                if self._left:
+                    continue
+                if self._stream is None:
                     return b""
-                if not self._left:
-                    raise EOFError("it is cut short")
-            if self._stream is None:  # xz(1): files may be appended to one another
+                raise EOFError("it is cut short")
+            if self._stream is None:
                 self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY)
             out = self._stream.decompress(self._left, size)
             self._left = b""
             if self._stream.eof:
-                self._left = self._stream.unused_data.lstrip(b"\0")  # padding
+                self._left = self._stream.unused_data
                 self._stream = None
             if out:
                 return out

@@ -78,20 +78,19 @@ class Updater:
             wanted = [os.path.join(begin.directory, path) for path in settings["watch"]]
             self._watcher = Watcher(wanted, settings["debounce"], self.wake)
             changed = self._watcher.begin(begin.seen, begin.since)
-            facts = {"paths": ", ".join(settings["watch"]), "files": self._watcher.count}
-            self.say(Note("watching", facts))
+            paths = ", ".join(settings["watch"])
+            self.say(Note("watching", {"paths": paths, "files": self._watcher.count}))
             if changed:
                 self.say(Changed(changed))
-            self._say_seen(self._watcher)
+            self.say(Seen(self._watcher.digest))
 
     def _look(self) -> None:
-        if self._watcher and (changed := self._watcher.look(time.monotonic())):
+        if self._watcher is None:
+            return
+        if changed := self._watcher.look(time.monotonic()):
             self.say(Changed(changed))  # first: the rest may take a while
             self._watcher.caught_up()
-            self._say_seen(self._watcher)
-
-    def _say_seen(self, watcher: Watcher) -> None:
-        self.say(Seen(watcher.digest))
-        if watcher.blind and not self._polls:
+            self.say(Seen(self._watcher.digest))
+        if self._watcher.blind and not self._polls:
             self._polls = True
-            self.say(Note("watch-polls", {"reason": watcher.blind}))
+            self.say(Note("watch-polls", {"reason": self._watcher.blind}))

@@ -193,11 +193,11 @@ def truncated(content: bytes, promised: int) -> Answer:
     return answer
 
 
-def endless(**headers: str) -> Answer:
+def endless(status: int = 200, **headers: str) -> Answer:
     """Return an answer whose body never ends and whose length is not known."""
 
     def answer(to: Exchange) -> None:
-        to.head(200, _named(headers))
+        to.head(status, _named(headers))
         while to.pause(0):
             to.wfile.write(bytes(1 << 16))
 

@@ -68,6 +68,7 @@ def ending(pack: Pack) -> str:
         ("a.tar.bz2", tar(APP, packed="bz2")),
         ("a.tar.xz", tar(APP, packed="xz")),
         ("a.tar.xz", lzma.compress(tar(APP)[:700]) + lzma.compress(tar(APP)[700:])),
+        ("a.tar.xz", lzma.compress(tar(APP)) + bytes(200_000)),
         ("a.zip", zipped(APP)),
         ("a.zip", zipped(APP, method=zipfile.ZIP_STORED)),
     ],
@@ -285,7 +286,7 @@ def test_a_bomb_needs_no_memory(tmp_path: Path, name: str) -> None:
     tracemalloc.start()
     try:
         refused(tmp_path, name, content, 40 * MIB)
-        assert tracemalloc.get_traced_memory()[1] < 2 * MIB
+        assert tracemalloc.get_traced_memory()[1] < 12 * MIB  # the window of xz is 8 MiB
     finally:
         tracemalloc.stop()
 

@@ -247,7 +247,7 @@ def test_a_refusal_that_trickles_ends_at_the_deadline(server: Server) -> None:
     ("answer", "reason"),
     [
         (truncated(b"half", promised=8), "cut short"),
-        (endless(Content_Length=str(1 << 40)), "more than 1000 bytes"),
+        (trickle(Content_Length="1001"), "more than 1000 bytes"),
         (body(bytes(1001)), "more than 1000 bytes"),
     ],
 )
@@ -255,7 +255,13 @@ def test_bodies_that_are_not_whole_or_too_much(server: Server, answer: Answer, r
     """As with any other server."""
     server.at("/b/k", answer)
     with pytest.raises(FetchError, match=reason):
-        source(server.url, "b/k", size=1000).download(Candidate("k", ""), BytesIO())
+        source(server.url, "b/k", size=1000, download=5.0).download(Candidate("k", ""), BytesIO())
+
+
+def test_of_an_endless_refusal_the_beginning_is_enough(server: Server) -> None:
+    """boto3 would read it to its end."""
+    server.at("/b/k", endless(status=503, Retry_After="9"))
+    assert fails(source(server.url, "b/k", look=5.0)).retry_after == 9
 
 
 def test_a_signature_does_not_follow_a_redirect(server: Server, foreign: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def install(site: Path, module: str, text: str, entry: str) -> None:
 
 def fails(url: str) -> str:
     """Return why a URL is refused, in one line; when it is read, and when it is opened."""
-    with pytest.raises(ValueError, match="[a-z]") as read:
+    with pytest.raises(ValueError, match=r"[a-z]") as read:
         check_url(url)
     with pytest.raises(ConfigError) as opened:
         open_source(url, Limits(), {})
