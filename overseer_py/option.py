@@ -15,13 +15,6 @@ from overseer_py.values import ReadyRule
 
 LONGEST_NAME = 64
 DIALECTS = ("systemd",)
-_SOURCES = {
-    "file": places.file,
-    "http": places.web,
-    "https": places.web,
-    "github": places.github,
-    "s3": places.s3,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +66,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 def a_source(text: str) -> str:
     """Return where releases come from; of a plug-in's URL, the plug-in knows more."""
     scheme = values.source(text).partition(":")[0]
-    _SOURCES.get(scheme, str)(text)
+    places.CHECKS.get(scheme, str)(text)
     return text
 
 

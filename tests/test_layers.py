@@ -24,7 +24,7 @@ VALUES = {"address", "errors", "handover", "suggest", "values"}
 
 # What a rollout must not wait for, and a defect of which must not reach the master.
 HEAVY = {"watchdog", "psutil", "httpx", "boto3", "botocore", "requests", "minisign"}
-HEAVY |= {"tarfile", "zipfile", "xml", "sqlite3", "multiprocessing", "email", "http"}
+HEAVY |= {"urllib3", "tarfile", "zipfile", "xml", "sqlite3", "multiprocessing", "email", "http"}
 
 
 def modules() -> dict[str, Path]:

@@ -7,6 +7,7 @@ raises ``ValueError`` with what would have been right; the caller adds the name 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -105,3 +106,13 @@ def shown(url: str) -> str:
     slashes = f"//{host}" if parts.netloc else ""
     query = "?…" if parts.query else ""
     return f"{parts.scheme}:{slashes}{parts.path}{query}" if parts.scheme else parts.path
+
+
+# What reads the URLs of a scheme; of any other one a plug-in must know.
+CHECKS: Mapping[str, Callable[[str], object]] = {
+    "file": file,
+    "http": web,
+    "https": web,
+    "github": github,
+    "s3": s3,
+}

@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
 GROUP = "overseer_py.fetchers"
 INTERVAL = 300.0  # seconds between two looks at anything far away
-_CHECKS: Mapping[str, Callable[[str], object]] = {
-    "file": places.file,
-    "http": places.web,
-    "https": places.web,
-    "github": places.github,
-    "s3": places.s3,
-}
-
 Fetcher = Callable[[str, Limits, Mapping[str, str]], Source]
 
 
@@ -39,10 +31,10 @@ def check_url(url: str) -> str:
     Of a plug-in's URL only the name is looked at: the rest is the plug-in's business.
     """
     scheme = _scheme(url)
-    if scheme in _CHECKS:
-        _CHECKS[scheme](url)
+    if scheme in places.CHECKS:
+        places.CHECKS[scheme](url)
     elif scheme not in (names := plug_ins()):
-        raise ValueError(_unknown(url, scheme, [*_CHECKS, *names]))
+        raise ValueError(_unknown(url, scheme, [*places.CHECKS, *names]))
     return url
 
 

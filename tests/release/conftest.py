@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.release import servers
+from tests.release import certificates
 from tests.release.servers import Server
 
 
@@ -28,7 +28,7 @@ def foreign() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a key and a certificate of 127.0.0.1 in one file."""
-    return servers.certificate(tmp_path_factory.mktemp("tls"))
+    return certificates.certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
@@ -36,3 +36,13 @@ def secure(certificate: Path) -> Iterator[Server]:
     """Give a web server with TLS; who trusts ``certificate`` trusts it."""
     with Server(certificate) as running:
         yield running
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Give a small program in a directory."""
+    tree = tmp_path / "srv" / "app"
+    (tree / "package").mkdir(parents=True)
+    for name in ("main.py", "package/__init__.py", "package/code.py"):
+        (tree / name).write_text(f"# {name}\n")
+    return tree
