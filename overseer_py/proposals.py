@@ -33,6 +33,9 @@ EVENTS = (
 _LONGEST_TEXT = 4000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST = 1000  # entries of a list
+# Facts that the log's lines have of their own, or that mean something to structlog.
+_TAKEN = {"event", "level", "timestamp", "logger", "generation", "worker"}
+_TAKEN |= {"exc_info", "stack_info", "stack", "exception", "positional_args"}
 
 
 class GarbledError(Exception):
@@ -110,6 +113,7 @@ class Begin:
     directory: str
     seen: str
     since: int  # when what runs was started, in ns since the epoch
+    running: tuple[str, ...] = ()  # the releases of what runs or is being tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +172,10 @@ def _fields(line: bytes) -> dict[str, Any]:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise GarbledError(f"not JSON: {error}") from None
-    if not isinstance(fields, dict) or fields.pop("v", None) != VERSION:
+    version = fields.pop("v", None) if isinstance(fields, dict) else None
+    if version != VERSION or version is True:
         raise GarbledError(f"not of version {VERSION}")
-    return fields
+    return dict(fields)
 
 
 def _text(value: object) -> str:
@@ -190,6 +195,13 @@ def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 53:
         raise ValueError("not a number")
     return value
+
+
+def _whole(value: object) -> int:
+    number = _number(value)
+    if not isinstance(number, int):
+        raise TypeError("not a whole number")
+    return number
 
 
 def _truth(value: object) -> bool:
@@ -217,9 +229,18 @@ def _key(value: str) -> str:
 
 
 def _fact(value: object) -> str | int | float | bool:
-    if isinstance(value, bool | int):
+    if isinstance(value, bool):
         return value
-    return _number(value) if isinstance(value, float) else _text(value)
+    if isinstance(value, int | float):
+        return -_number(-value) if value < 0 else _number(value)
+    return _text(value)
+
+
+def _noted(value: object) -> dict[str, str | int | float | bool]:
+    facts = _facts(value)
+    if not _TAKEN.isdisjoint(facts):
+        raise ValueError("a fact that is the log's own")
+    return facts
 
 
 def _event(value: object) -> str:
@@ -249,7 +270,7 @@ _SAID: Mapping[str, Callable[[dict[str, Any]], Said]] = {
         _text(f["reason"]),
         _truth(f["reversible"]),
         _truth(f["restart"]),
-        int(_number(f["ask"])),
+        _whole(f["ask"]),
     ),
     "Standing": lambda f: Standing(
         _digest(f["release"]),
@@ -260,6 +281,6 @@ _SAID: Mapping[str, Callable[[dict[str, Any]], Said]] = {
         _number(f["next_check_at"]),
         _text(f["last_error"]),
     ),
-    "Note": lambda f: Note(_event(f["event"]), _facts(f["facts"])),
-    "Answer": lambda f: Answer(int(_number(f["ask"])), _result(f["result"]), _text(f["error"])),
+    "Note": lambda f: Note(_event(f["event"]), _noted(f["facts"])),
+    "Answer": lambda f: Answer(_whole(f["ask"]), _result(f["result"]), _text(f["error"])),
 }

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from overseer_py import proposals
@@ -77,6 +77,7 @@ class Updates:
         self._directory = ""
         self._wanted: Begin | None = None
         self._process: Process | None = None
+        self._dismissed: Process | None = None  # its end was asked for
         self._wire: Wire | None = None
         self._pending: list[Told] = []
         self._seen = ""
@@ -123,6 +124,7 @@ class Updates:
     def end(self) -> None:
         """End it, without waiting for its end."""
         self._again_at = None
+        self._dismissed = self._process
         if self._process:
             self._process.send(signal.SIGTERM)
         self._hang_up()
@@ -163,7 +165,8 @@ class Updates:
         if self._guard:
             self._guard.worker(process.pid)
         self._say("updater-started", pid=process.pid)
-        self._tell(Begin(self._wanted.settings, self._directory, self._seen, self._since))
+        running = tuple(sorted(set(self._releases.values()) - {""}))
+        self._tell(replace(self._wanted, seen=self._seen, since=self._since, running=running))
         pending, self._pending = self._pending, []
         for message in pending:
             self._tell(message)
@@ -205,12 +208,14 @@ class Updates:
         if self._wanted is None:
             return
         now = time.monotonic()
-        if status:
+        if now - self._begun > _BACKOFF_LIMIT:
+            self._pause = _BACKOFF
+        if process is self._dismissed:
+            self._again_at = now
+        else:
             self._say("updater-exited", how=how, status=status)
             self._start_service()
-        if now - self._begun > _BACKOFF_LIMIT or not status:
-            self._pause = _BACKOFF
-        self._try_again(now if not status else now + self._pause)
+            self._try_again(now + self._pause)
 
     def _try_again(self, at: float) -> None:
         self._again_at = at
@@ -265,15 +270,14 @@ class Updates:
         try:
             message = proposals.said(line)
         except GarbledError as error:
-            self._on_end(str(error))
+            if self._wire:
+                self._wire.end(str(error))
         else:
             self._hear(message)
 
     def _on_end(self, why: str) -> None:
         """See to it that the process ends with the connection."""
-        wire, self._wire = self._wire, None
-        if wire:
-            wire.end()
+        self._wire = None
         if why:
             self._say("updater-garbled", reason=why)
         if self._process:

@@ -96,11 +96,11 @@ class Annex:
         with self.opened() as opened:
             durable.write(_STATE, self._unused("state"), content, opened.releases)
 
-    def set_aside(self) -> str:
-        """Move ``state.json`` out of the way; return where to."""
-        aside = self.where(f"{_STATE}.broken")
-        os.replace(self.where(_STATE), aside)
-        return aside
+    def set_aside(self, why: str) -> str:
+        """Move ``state.json`` out of the way; return what is to be said of it."""
+        path = self.where(_STATE)
+        os.replace(path, f"{path}.broken")
+        return f"{path}: {why}; it is now {path}.broken, and which releases are held is forgotten"
 
     def _unused(self, what: str) -> str:
         return f".{self._name[:100]}.{what}-{secrets.token_hex(8)}"
@@ -109,18 +109,21 @@ class Annex:
         path = self.where(name)
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)  # follows no links
-        else:
-            with suppress(OSError):  # mostly there is nothing left
+        elif os.path.lexists(path):
+            with suppress(OSError):
                 os.unlink(path)
 
     def _make(self, parent: int) -> bool:
+        """Make it unless it is there; return whether it was made."""
+        name = os.path.basename(self.directory)
         try:
-            os.mkdir(os.path.basename(self.directory), 0o755, dir_fd=parent)
-        except FileExistsError:
-            if stat.S_ISDIR(os.lstat(self.directory).st_mode):
-                return False
-            raise StoreError(f"{self.directory}: a link or a file; remove it") from None
-        return True
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            os.mkdir(name, 0o755, dir_fd=parent)
+            return True
+        if not stat.S_ISDIR(found.st_mode):
+            raise StoreError(f"{self.directory}: a link or a file; remove it")
+        return False
 
     def _check(self, releases: os.stat_result, parent: os.stat_result) -> None:
         if releases.st_uid != os.geteuid() or releases.st_mode & _OTHERS:

@@ -10,6 +10,7 @@ import queue
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -47,6 +48,7 @@ class Fetcher(threading.Thread):
     def __init__(self, begin: Begin, say: Callable[[Said], None]) -> None:
         super().__init__(daemon=True, name="fetcher")
         self._settings: Mapping[str, object] = begin.settings
+        self._running = begin.running
         self._say = say
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         settings = begin.settings
@@ -72,7 +74,16 @@ class Fetcher(threading.Thread):
         self._orders.put(order)
 
     def run(self) -> None:
-        """Work for ever."""
+        """Work for ever, or not at all: without this thread the process is of no use."""
+        try:
+            self._work()
+        except BrokenPipeError:  # the master is gone
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _work(self) -> None:
         self._recover()
         self._tell_standing()
         while True:
@@ -170,28 +181,31 @@ class Fetcher(threading.Thread):
 
     def _look(self, ask: int) -> None:
         """Look once, install what is new, and note how it was."""
-        pause, error = self._interval, ""
+        pause, away, found, error = self._interval, 0.0, "", ""
+        event = "fetch-failed"
         try:
             found = self._fetch(ask)
             self._vetoes = 0
         except FetchError as failure:
-            found = error = str(failure)
-            pause = max(pause, failure.retry_after or 0.0)
+            error = str(failure)
+            away = failure.retry_after or 0.0
         except VetoError as veto:
-            found = error = str(veto)
+            error, event = str(veto), "release-vetoed"
             self._vetoes += 1
             pause = min(pause * 2.0 ** min(self._vetoes - 1, 16), max(pause, _LONGEST_PAUSE))
         except (OverseerError, OSError) as failure:
-            found = error = str(failure)
+            error = str(failure)
+        except Exception as failure:  # noqa: BLE001 - a plug-in raises what it likes
+            error = f"{type(failure).__name__}: {failure}"
         if error and error != self._error:
-            vetoed = "release-vetoed" if self._vetoes else "fetch-failed"
-            self._note(vetoed, url=places.shown(self._url), reason=error)
+            self._note(event, url=places.shown(self._url), reason=error)
         elif self._error and not error:
             self._note("fetch-recovered", url=places.shown(self._url))
         self._error = error
         self._checked_at = time.time()
-        self._next_at = self._checked_at + max(1.0, pause * random.uniform(0.9, 1.1))  # noqa: S311
-        if ask and found:
+        pause *= random.uniform(0.9, 1.1)  # noqa: S311 - so that not all come at once
+        self._next_at = self._checked_at + max(1.0, pause, away)
+        if ask and (found or error):
             result = {} if error else {"found": found}
             self._say(Answer(ask, result, error))
 
@@ -282,7 +296,8 @@ class Fetcher(threading.Thread):
 
     def _recover(self) -> None:
         try:
-            found = self._store.recover()
+            found = self._store.recover(self._running)
+            self._proposed = self._store.trying is not None
         except OverseerError as error:
             self._note("store-failed", reason=str(error))
             return

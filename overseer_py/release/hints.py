@@ -12,6 +12,7 @@ import glob
 import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,8 @@ _WANTED: list[type[FileSystemEvent]] = [  # not what reading them causes
 
 # Seconds that watchdog waits for the second half of a rename: both come at once, rename(2).
 InotifyMoveEventGrouper.delay = 0.02
+# It says so of each directory that it sees twice, as by mkdir -p, and goes on; nobody need hear it.
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 OnHint = Callable[[str], None]  # called in a thread of the observer's, with a path
 Place = tuple[str, bool]  # a directory, and whether what is below counts, too

@@ -30,7 +30,7 @@ def run(name: str, command: str, facts: Mapping[str, str], *words: str) -> str:
         told.seek(0)
         try:
             process = subprocess.Popen(
-                [*shlex.split(command), *words],
+                [*_words(command), *words],
                 stdin=told,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -39,8 +39,16 @@ def run(name: str, command: str, facts: Mapping[str, str], *words: str) -> str:
             )
         except OSError as error:
             return f"{name}: {error.filename}: {error.strerror}"
+        except ValueError as error:
+            return f"{name}: {command!r}: {error}"
         how = _end(process)
         return f"{name}: {how}{_last_words(said)}" if how else ""
+
+
+def _words(command: str) -> list[str]:
+    if words := shlex.split(command):  # ValueError: a quotation is not closed
+        return words
+    raise ValueError("it names no command")  # else what is staged would be it
 
 
 def _end(process: subprocess.Popen[bytes]) -> str:

@@ -26,7 +26,7 @@ from overseer_py.errors import StoreError
 from overseer_py.release import durable
 from overseer_py.release.annex import Annex
 from overseer_py.release.contents import digest_of, size_of
-from overseer_py.release.state import Facts, State, is_name
+from overseer_py.release.state import Facts, State, dumped, is_name, loaded
 from overseer_py.release.tree import make_directory
 
 # A file system without hard links, or a file with too many: link(2).
@@ -77,12 +77,17 @@ class Shelf:
         single = alone and os.path.isfile(self._file(release))
         return Facts(os.lstat(place).st_ctime, size=size_of(place), single=single)
 
-    def guessed(self) -> State:
-        """Return what can be seen without ``state.json``: the releases by age, the current last."""
-        facts = {name: self.seen(name) for name in self.names()}
-        trail = sorted(facts, key=lambda name: facts[name].installed_at)
-        state, current = State(trail=tuple(trail), facts=facts), self.shown()
-        return replace(state, trail=state.walked(current)) if current in facts else state
+    def recall(self) -> tuple[State, str | None]:
+        """Return what ``state.json`` says; if it cannot be used, what can be seen, and why."""
+        try:
+            content = self.annex.read()
+            return (State() if content is None else loaded(content)), None
+        except (OSError, ValueError) as error:
+            return self._guessed(), str(error)
+
+    def remember(self, state: State) -> None:
+        """Write it down."""
+        self.annex.write(dumped(state))
 
     def accept(self) -> str | None:
         """Return the release that the path is; a file that is none becomes one, under its digest.
@@ -204,3 +209,10 @@ class Shelf:
         os.chmod(target, old.st_mode & 0o777)
         os.utime(target, ns=(old.st_atime_ns, old.st_mtime_ns))
         durable.sync(target)
+
+    def _guessed(self) -> State:
+        """Return what can be seen without ``state.json``: the releases by age, the current last."""
+        facts = {name: self.seen(name) for name in self.names()}
+        trail = sorted(facts, key=lambda name: facts[name].installed_at)
+        state, current = State(trail=tuple(trail), facts=facts), self.shown()
+        return replace(state, trail=state.walked(current)) if current in facts else state

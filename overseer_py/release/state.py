@@ -71,6 +71,12 @@ class State:
         """Return the trail with this release at its end."""
         return (*(each for each in self.trail if each != digest), digest)
 
+    def before(self, current: str | None) -> tuple[str, ...]:
+        """Return the releases that one can go back to from this one, the best first."""
+        if current in self.trail and current != self.trying:  # what came after it was taken back
+            return self.trail[: self.trail.index(current)][::-1]
+        return tuple(each for each in reversed(self.trail) if each != current)
+
     def tried(self, digest: str, before: str | None, facts: Mapping[str, Facts]) -> State:
         """Return what is known while a release is tried, and ``before`` may have to return."""
         trail = self.walked(before) if before else self.trail

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -19,17 +19,7 @@ from overseer_py.errors import StoreError, VetoError
 from overseer_py.release.contents import size_of
 from overseer_py.release.shelf import Shelf
 from overseer_py.release.staging import Staging
-from overseer_py.release.state import (
-    Facts,
-    Held,
-    Recovery,
-    Release,
-    State,
-    dumped,
-    is_name,
-    loaded,
-    the_one,
-)
+from overseer_py.release.state import Facts, Held, Recovery, Release, State, is_name, the_one
 
 _DIGEST = re.compile("[0-9a-f]{64}").fullmatch
 
@@ -41,15 +31,8 @@ class Store:
         """Read what is known; nothing is written.  The updater calls ``recover`` next."""
         self._shelf = Shelf(path)
         self._keep = keep
-        self._complaint: str | None = None
-        self._state = State()
         with self._telling("read"):
-            try:
-                if (content := self._shelf.annex.read()) is not None:
-                    self._state = loaded(content)
-            except (OSError, ValueError) as error:
-                self._complaint = str(error)
-                self._state = self._shelf.guessed()
+            self._state, self._complaint = self._shelf.recall()
 
     @property
     def path(self) -> str:
@@ -69,9 +52,8 @@ class Store:
     @property
     def previous(self) -> str | None:
         """The release to which ``restore`` goes back: the last committed one that is not held."""
-        current, held = self.current, self._state.held
-        known = (each for each in reversed(self._state.trail) if each not in held)
-        return next((each for each in known if each != current and self._shelf.has(each)), None)
+        others = {*self._shelf.names()} - self._state.held.keys()
+        return next((each for each in self._state.before(self.current) if each in others), None)
 
     @property
     def held(self) -> Mapping[str, Held]:
@@ -86,13 +68,11 @@ class Store:
     @property
     def releases(self) -> list[Release]:
         """The releases that are kept, the one that was installed last first."""
-        found = [name for name in self._shelf.names() if name in self._state.facts]
-        found.sort(key=lambda name: self._state.facts[name].installed_at, reverse=True)
-        held = self._state.held
-        return [
-            Release(name, self._state.facts[name], held[name].reason if name in held else None)
-            for name in found
-        ]
+        facts = self._state.facts
+        why = {name: held.reason for name, held in self._state.held.items()}
+        names = [name for name in self._shelf.names() if name in facts]
+        names.sort(key=lambda name: facts[name].installed_at, reverse=True)
+        return [Release(name, facts[name], why.get(name)) for name in names]
 
     def stage(self) -> Staging:
         """Return a new private directory on the file system of the path."""
@@ -112,8 +92,8 @@ class Store:
             if not single and not stat.S_ISDIR(mode):  # a link to what somebody else has
                 raise VetoError(f"{staged}: neither a file nor a directory")
             fresh = self._shelf.put(staged, digest)
-            if not fresh and digest in self._state.facts:  # what is there stays as it is
-                size, single = self._state.facts[digest].size, self._state.facts[digest].single
+            if not fresh and (kept := self._state.facts.get(digest)):  # it stays as it is
+                size, single = kept.size, kept.single
             try:
                 self._try(digest, before, replace(facts, size=size, single=single))
             except BaseException:
@@ -148,7 +128,11 @@ class Store:
             if undone != self._state:  # it was committed: after a crash, recover goes on from here
                 with suppress(OSError):
                     self._write(undone)
-            self._shelf.show(back, single=self._state.facts[back].single)
+            try:
+                self._show(back)
+            except OSError:
+                if self.current != back:  # it is there, only the disk has not confirmed it
+                    raise
             self._state = replace(undone, trying=None)
             with suppress(OSError):
                 self._write(self._state)
@@ -189,27 +173,29 @@ class Store:
                 self._shelf.drop(name)
         return surplus
 
-    def recover(self) -> Recovery:
+    def recover(self, alive: Collection[str] = ()) -> Recovery:
         """Clean up after a process that died: call it once at the start, before all else.
 
         A release that was being tried makes room for the one before it; if there was none, it
-        stays.  A ``state.json`` that cannot be used is moved aside, and what lies on the disk is
-        taken for what was committed, by age.  Raises StoreError.
+        stays, and so it does if it is ``alive``: its trial goes on.  A ``state.json`` that cannot
+        be used is moved aside, and what lies on the disk is taken for what was committed, by age.
+        Raises StoreError.
         """
         if not os.path.lexists(self._shelf.annex.directory):
             return Recovery()
         with self._telling("recover"):
-            swept, complaint = self._shelf.annex.sweep(), self._set_aside()
+            swept, complaint = self._shelf.annex.sweep(), self._complaint
+            if complaint:
+                complaint, self._complaint = self._shelf.annex.set_aside(complaint), None
             state, restored = self._state.only(self._shelf.names()), None
             trying, back = state.trying, state.trail[-1] if state.trail else None
-            if trying is not None and self.current == trying:
-                if back and back != trying:
-                    self._shelf.show(back, single=state.facts[back].single)
-                    restored = back
-                else:
+            if trying is not None and trying not in alive:
+                if self.current == trying and back and back != trying:
+                    self._show(restored := back)
+                elif self.current == trying:
                     state = replace(state, trail=state.walked(trying))
-            state, old = replace(state, trying=None), self._state
-            if state != old or complaint:
+                state = replace(state, trying=None)
+            if state != self._state or complaint:
                 self._state = state
                 self._write(state)
         return Recovery(restored, swept, complaint)
@@ -222,8 +208,7 @@ class Store:
             raise StoreError(f"{digest}: held: {held.reason}; overseer unhold {digest[:12]}")
         if self._state.trying:
             raise StoreError(f"{self._state.trying}: still being tried")
-        before = self._shelf.accept()
-        if before == digest:
+        if (before := self._shelf.accept()) == digest:
             raise StoreError(f"{digest}: installed already")
         return before
 
@@ -233,7 +218,7 @@ class Store:
             known[before] = self._shelf.seen(before)
         try:
             self._write(old.tried(digest, before, known))
-            self._shelf.show(digest, single=facts.single)
+            self._show(digest)
         except BaseException:
             self._take_back(digest, before, old)
             raise
@@ -241,25 +226,18 @@ class Store:
     def _take_back(self, digest: str, before: str | None, old: State) -> None:
         """Undo a trial that could not begin; what cannot be undone now is up to ``recover``."""
         with suppress(OSError):
-            if self.current == digest and before is None:
-                self._shelf.hide()
-            elif self.current == digest and before is not None:
-                self._shelf.show(before, single=self._state.facts[before].single)
+            if self.current == digest:
+                self._show(before) if before else self._shelf.hide()
         with suppress(OSError):
             if self.current != digest and self._state != old:
                 self._state = old
                 self._write(old)
 
-    def _set_aside(self) -> str | None:
-        """Move a state that cannot be used out of the way; return what is to be said of it."""
-        if self._complaint is None:
-            return None
-        path, why, self._complaint = self._shelf.where("state.json"), self._complaint, None
-        aside = self._shelf.annex.set_aside()
-        return f"{path}: {why}; it is now {aside}, and which releases are held is forgotten"
+    def _show(self, release: str) -> None:
+        self._shelf.show(release, single=self._state.facts[release].single)
 
     def _write(self, state: State) -> None:
-        self._shelf.annex.write(dumped(state))
+        self._shelf.remember(state)
         self._state = state
 
     @contextmanager

@@ -219,4 +219,4 @@ def _decoded(line: str) -> bytes:
 
 
 def _shown(key_id: bytes) -> str:
-    return key_id[::-1].hex().upper()  # minisign shows it as a number; it is stored little-endian
+    return f"{int.from_bytes(key_id, 'little'):X}"  # as minisign does, without leading zeros

@@ -9,12 +9,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from fnmatch import translate
 from pathlib import PurePath
 
 Signature = tuple[int, int, int, int, int]  # inode, mode, size, mtime_ns, ctime_ns
@@ -22,6 +23,7 @@ Signature = tuple[int, int, int, int, int]  # inode, mode, size, mtime_ns, ctime
 # What editors, version control and interpreters leave beside the files that somebody means.
 DROPPINGS = ("*~", ".#*", "#*#", ".*.sw?", "*.swp", "4913", "*.pyc", "*___jb_*", ".goutputstream-*")
 DIRECTORIES = {".git", ".hg", ".svn", "__pycache__"}
+_DROPPING = re.compile("|".join(map(translate, DROPPINGS)))
 _COARSE = 5  # CLOCK_REALTIME_COARSE, clock_gettime(2): the clock of time stamps
 
 
@@ -99,7 +101,7 @@ def meant(path: str) -> bool:
 
 def matters(name: str) -> bool:
     """Whether a file of this name is more than a dropping."""
-    return not any(fnmatch(name, pattern) for pattern in DROPPINGS)
+    return not _DROPPING.match(name)
 
 
 def named(changed: Iterable[str]) -> str:

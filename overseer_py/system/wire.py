@@ -68,11 +68,11 @@ class Wire:
             self.end()
             return
         *lines, self._received = (self._received + data).split(b"\n")
+        if any(len(line) > self._longest for line in (*lines, self._received)):
+            self.end(f"it said a line of more than {self._longest} bytes")
         for line in lines:
             if self.open:
                 self._on_line(line)
-        if len(self._received) > self._longest:
-            self.end(f"it said a line of more than {self._longest} bytes")
 
     def _flush(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +47,14 @@ def tree(tmp_path: Path) -> Path:
     for name in ("main.py", "package/__init__.py", "package/code.py"):
         (tree / name).write_text(f"# {name}\n")
     return tree
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[str]:
+    """Where a release is to be; in the end nothing of what is made on the way is left there."""
+    place = tmp_path / "srv"
+    place.mkdir()
+    yield str(place / "app")
+    assert set(os.listdir(place)) <= {"app", "app.releases", "elsewhere"}
+    if (place / "app.releases").is_dir():
+        assert not [name for name in os.listdir(place / "app.releases") if name.startswith(".")]

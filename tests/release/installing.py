@@ -1,18 +1,25 @@
-"""Releases to install, and a program that does it: ``python -m tests.release.installing PATH KIND``.
+"""Releases to install, and a program that does it: ``python -m tests.release.installing``.
 
-Tests run it under strace(1), which ends or fails it at any of its steps.  It uses no more modules
-than it must, as most of its time is spent in starting.
+Tests have it traced by strace(1), which ends or fails it at any of its steps.  It forks for each
+line ``PATH KIND``, as most of the time would be spent in starting: the child stops, its pid is
+printed, and once somebody has let it go on and it has ended, how it ended.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
+import signal
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 from overseer_py.errors import OverseerError
 from overseer_py.release.state import Facts
 from overseer_py.release.store import Store
+
+_PR_SET_PTRACER = 0x59616D61
 
 OLD, NEW = b"#!/bin/sh\necho old\n" * 500, b"#!/bin/sh\necho new\n" * 500
 
@@ -37,6 +44,21 @@ def install(store: Store, content: bytes, *, tree: bool = False, version: str = 
     return name
 
 
+def committed(store: Store, *contents: bytes, tree: bool = False) -> list[str]:
+    """Install and commit releases, one after the other; return their digests."""
+    done = []
+    for content in contents:
+        done.append(install(store, content, tree=tree))
+        store.commit()
+    return done
+
+
+def write(path: str, content: bytes, mode: int = 0o644) -> None:
+    """Put a file somewhere, as an operator would."""
+    Path(path).write_bytes(content)
+    os.chmod(path, mode)
+
+
 def read(path: str) -> bytes | None:
     """Return the content of a release at a path; a tree must be whole."""
     if not os.path.lexists(path):
@@ -48,22 +70,43 @@ def read(path: str) -> bytes | None:
         return file.read()
 
 
-def main(path: str, kind: str) -> None:
+def perform(path: str, kind: str) -> None:
     """Install the new release, or take back the one that is committed."""
+    store = Store(path)
+    if kind == "restore":
+        store.restore()
+    elif kind == "commit":
+        install(store, NEW)
+        store.commit()
+        store.prune()
+    else:
+        install(store, NEW, tree=kind == "tree")
+
+
+def child(path: str, kind: str) -> NoReturn:
+    """Stop, to be traced, and then perform; what went wrong is in a file beside."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1))  # strace is not our parent: ptrace(2), Yama
+    os.kill(os.getpid(), signal.SIGSTOP)
     try:
-        store = Store(path)
-        if kind == "restore":
-            store.restore()
-        elif kind == "commit":
-            install(store, NEW)
-            store.commit()
-            store.prune()
-        else:
-            install(store, NEW, tree=kind == "tree")
-    except OverseerError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        perform(path, kind)
+    except (OverseerError, OSError) as error:
+        Path(f"{os.path.dirname(path)}.error").write_text(f"{type(error).__name__}: {error}")
+        os._exit(1)
+    os._exit(0)
+
+
+def main() -> None:
+    """Perform what is asked for, line by line."""
+    for line in sys.stdin:
+        pid = os.fork() or child(*line.split())
+        os.waitpid(pid, os.WUNTRACED)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        sys.stdout.write(f"{status}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
-
+    main()
