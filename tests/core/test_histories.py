@@ -22,6 +22,7 @@ DEEDS = {  # what may happen, and how often
     "obey": 10,
     "wait": 6,
     "rollout": 6,
+    "release": 3,
     "crash": 5,
     "late": 3,
     "quiet": 6,
@@ -48,6 +49,7 @@ CONFIGURATION = {
     "stop_delay": ["0", "5"],
     "backoff_limit": ["2", "8"],
     "max_crashes": ["0", "0", "2"],
+    "probation": ["30", "3", "0"],
     "on_exit": ["restart", "restart", "restart", "restart", "restart", "exit"],
 }
 STEERED = CONFIGURATION | {"steered": ["1"], "canary": ["10:2", "50:8"], "on_exit": ["restart"]}
@@ -181,6 +183,8 @@ def live(
             world.happens("time passes")
         case "rollout":
             world.happens(f"rollout {'signal' if step.which % 2 else 'watch'}")
+        case "release":
+            world.happens("rollout fetched reversible")
         case "reload":
             world.happens(f"rollout reload {reload}")
         case "scale":

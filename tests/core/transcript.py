@@ -138,10 +138,11 @@ def write(action: Action) -> str:
 
 
 def _rollout(reason: str, options: list[str]) -> RolloutRequested:
-    given = dict(option.split("=") for option in options)
-    size = given.pop("workers", None)
+    reversible = "reversible" in options
+    given = dict(option.split("=") for option in options if option != "reversible")
+    size = int(given.pop("workers", 0)) or None
     policy = Policy(**{key: _setting(key, value) for key, value in given.items()})  # type: ignore[arg-type]
-    return RolloutRequested(reason, policy if given else None, int(size) if size else None)
+    return RolloutRequested(reason, policy if given else None, size, reversible)
 
 
 def _news(verb: str, worker: WorkerId, rest: list[str]) -> Event:

@@ -49,6 +49,8 @@ class World:
         self._always_exclusive = always_exclusive
         self._lines: list[str] = []
         self._promised: str | None = None  # the rollout that was queued and has to come
+        self._committed: dict[int, float] = {}  # when
+        self._condemned: set[int] = set()  # generations that failed their probation
         self._launched: set[WorkerId] = set()
         self._roles: dict[int, Role] = {}  # before the event
         self._proven: dict[int, int] = {}  # before the event
@@ -176,7 +178,7 @@ class World:
         return worker if served else None
 
     def _note(self, report: Report) -> None:
-        """Keep the books of promised rollouts, crowded-out generations, and sockets."""
+        """Keep the books of promised rollouts, crowded-out generations, sockets and probations."""
         if report.name in {"service-starting", "rollout-started"}:
             assert report.generation
             self.traffic.begin(self.fleet.roster.generations[report.generation])
@@ -195,6 +197,22 @@ class World:
             case "generation-crowded-out":
                 assert report.generation
                 self.crowded_out.add(report.generation)
+            case "rollout-committed":
+                assert report.generation
+                self._committed[report.generation] = self.now
+            case "probation-failed":
+                self._condemn(report.generation)
+        if report.name in {"gave-up", "service-exited"}:
+            assert report.generation not in self._condemned, "10: it is about to be replaced"
+
+    def _condemn(self, number: int | None) -> None:
+        """10. A generation fails its probation at most once, and only within it."""
+        assert number
+        assert number not in self._condemned, f"10: {number} fails twice"
+        generation = self.fleet.roster.generations[number]
+        assert generation.reversible, f"10: {number} cannot be taken back"
+        assert self.now < self._committed[number] + generation.policy.probation, "10: too late"
+        self._condemned.add(number)
 
     # -- what must hold --------------------------------------------------------------------------
 

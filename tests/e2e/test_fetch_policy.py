@@ -1,0 +1,272 @@
+"""What is done with releases by choice: probation, hooks, how many are kept, when they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overseer_py import RequestError, RolloutError
+from tests.e2e.commands import overseer
+from tests.e2e.shops import BROKEN, Service, Shop, digest, dying, hurry, release
+from tests.master import Master
+from tests.release.servers import Server, body
+
+ONE, TWO, THREE = release("one"), release("two"), release("three")
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    """Give a web server where the first version is to be had."""
+    with Server() as server:
+        shop = Shop(server)
+        shop.offer(ONE)
+        yield shop
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+def script(tmp_path: Path, name: str, *lines: str) -> str:
+    """Write a hook that notes its facts, and then does what these lines say; return it."""
+    file, notes = tmp_path / f"{name}.py", tmp_path / "notes"
+    head = [
+        "import json, os, sys, time",
+        "facts = {k[9:].lower(): v for k, v in os.environ.items() if k.startswith('OVERSEER_')}",
+        "told = json.load(sys.stdin)",
+        "note = json.dumps({'env': facts, 'told': told, 'words': sys.argv[1:]})",
+        f"os.write(os.open({str(notes)!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "
+        "note.encode() + b'\\n')",
+    ]
+    file.write_text("\n".join([*head, *lines]) + "\n")
+    return f"{sys.executable} {file}"
+
+
+def notes(tmp_path: Path) -> list[dict[str, dict[str, str]]]:
+    """Return what the hooks have noted."""
+    return [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+
+
+# -- after the commit -----------------------------------------------------------------------------
+
+
+def test_a_release_that_dies_after_its_commit(tmp_path: Path, shop: Shop) -> None:
+    """Within its probation the previous one comes back by itself, and it is held."""
+    on_rollback = script(tmp_path, "rollback")
+    options = ("--backoff", "10ms", "--on-rollback", on_rollback)
+    with Service(tmp_path, shop.url, *options) as service:
+        service.crowd()
+        service.committed(ONE)
+        bad = shop.offer(dying("two"))
+        service.committed(bad)
+        held = service.held(bad)
+        assert "in a row" in held["reason"] or "crash" in held["reason"]
+        service.committed(ONE, after=service.master.facts.index(held) - 1)
+        assert (service.says(), service.path.read_bytes()) == ("one", ONE)
+        assert service.releases() == {digest(ONE): "current", digest(bad): "held"}
+        while not (tmp_path / "notes").exists():
+            os.sched_yield()
+        assert notes(tmp_path)[0]["env"]["release"] == digest(bad)
+        assert "is held" in service.client.fetch()["found"]
+        shop.offer(THREE)
+        service.committed(THREE)
+        service.served_all()
+
+
+# -- which, and when ------------------------------------------------------------------------------
+
+
+def test_how_many_are_kept(tmp_path: Path, shop: Shop) -> None:
+    """So many besides the current one; what is pruned is gone from the disk, too."""
+    with Service(tmp_path, shop.url, "--keep", "1", interval="10m") as service:
+        service.committed(ONE)
+        for content in (TWO, THREE):
+            shop.offer(content)
+            service.client.fetch()
+        service.committed(THREE)
+        assert service.releases() == {digest(THREE): "current", digest(TWO): "previous"}
+        there = {name for name in os.listdir(f"{service.path}.releases") if "." not in name}
+        assert there == {digest(THREE), digest(TWO)}
+        done = overseer(tmp_path, "rollback", digest(ONE)[:12])
+        assert done.returncode == 1
+        assert "none begins so" in done.stderr
+
+
+def test_one_that_is_too_young(tmp_path: Path, shop: Shop) -> None:
+    """By what the source says of its age, or else since it was first seen."""
+    with Service(tmp_path, shop.url, "--min-age", "2s") as service:
+        found = service.master.saw("updater-started")
+        service.committed(ONE)
+        begun, took = (service.master.facts.index(f) for f in (found, service.committed(ONE)))
+        assert begun < took
+        shop.answer(body(TWO, Last_Modified="Sun, 06 Nov 1994 08:49:37 GMT"))
+        service.committed(TWO)
+        shop.answer(body(THREE, Last_Modified="Fri, 31 Dec 2100 23:59:59 GMT"))
+        assert "too young" in service.client.fetch()["found"]
+        assert service.says() == "two"
+
+
+def test_one_that_waits_for_a_restart(tmp_path: Path, shop: Shop) -> None:
+    """A newer one takes its place; the restart commits it, and a broken one is taken back."""
+    with Service(tmp_path, shop.url, "--no-restart-after-fetch", interval="10m") as service:
+        master = service.master
+        service.crowd()
+        service.committed(ONE)
+        for content in (TWO, THREE):
+            shop.offer(content)
+            found = service.client.fetch()["found"]
+            assert found == f"release {digest(content)[:12]} is installed, and waits for a restart"
+            assert (service.path.read_bytes(), service.says_still()) == (content, "one")
+        assert service.releases()[digest(THREE)] == "trying"
+        assert master.all("rollout-started") == []
+        master.send(signal.SIGUSR2)
+        service.committed(THREE)
+        assert service.says() == "three"
+        assert service.releases()[digest(ONE)] == "previous"
+        shop.offer(BROKEN)
+        service.client.fetch()
+        with pytest.raises(RolloutError):
+            service.client.restart()
+        service.held(BROKEN)
+        assert (service.path.read_bytes(), service.says()) == (THREE, "three")
+        service.served_all()
+
+
+# -- commands of the user's -------------------------------------------------------------------
+
+
+def test_hooks_get_the_facts(tmp_path: Path, shop: Shop) -> None:
+    """In the environment and as JSON, each at its time; the check has the path behind its words."""
+    hooks = ("check", "pre-upgrade", "post-upgrade", "on-rollback")
+    options = [word for hook in hooks for word in (f"--{hook}", script(tmp_path, hook) + f" {hook}")]
+    with Service(tmp_path, shop.url, *options, interval="10m") as service:
+        service.crowd()
+        service.committed(ONE)
+        shop.offer(TWO)
+        service.client.fetch()
+        shop.offer(BROKEN)
+        with pytest.raises(RolloutError):
+            service.client.fetch()
+        service.client.releases()  # answered after the hook
+        found = notes(tmp_path)
+        order = ["check", "pre-upgrade", "post-upgrade"]
+        assert [note["env"]["hook"] for note in found] == [*order, *order, *order[:2], "on-rollback"]
+        for note in found:
+            assert note["told"] == {key: note["env"][key] for key in note["told"]}
+            assert note["told"]["path"] == str(service.path)
+            assert note["told"]["name"] == "app"
+        check, _, post, *_ = found[3:]
+        assert check["told"]["previous_release"] == digest(ONE) or check["told"]["release"]
+        assert check["words"] == ["check", check["told"]["staged"]]
+        assert (post["told"]["release"], post["told"]["previous_release"]) == (
+            digest(TWO),
+            digest(ONE),
+        )
+        assert found[-1]["told"]["release"] == digest(BROKEN)
+        assert "exited with status 1" in found[-1]["told"]["reason"]
+        service.served_all()
+
+
+def test_vetoes(tmp_path: Path, shop: Shop) -> None:
+    """A check's is for good, and its words are the reason; a pre-upgrade's is for now."""
+    refuse = tmp_path / "refuse"
+    check = script(
+        tmp_path,
+        "check",
+        "if b'two' in open(sys.argv[1], 'rb').read():",
+        "    sys.exit('it says two')",
+    )
+    pre = script(tmp_path, "pre", f"if os.path.exists({str(refuse)!r}):", "    sys.exit('not now')")
+    with Service(
+        tmp_path, shop.url, "--check", check, "--pre-upgrade", pre, interval="10m"
+    ) as service:
+        service.crowd()
+        service.committed(ONE)
+        shop.offer(TWO)
+        service.refused("check: ended with status 1: it says two")
+        service.held(TWO)
+        assert "is held: check: ended with status 1" in service.client.fetch()["found"]
+        refuse.touch()
+        shop.offer(THREE)
+        service.refused("pre-upgrade: ended with status 1: not now")
+        assert service.releases() == {digest(ONE): "current", digest(TWO): "held"}
+        refuse.unlink()
+        assert service.client.fetch()["outcome"] == "committed"
+        assert service.says() == "three"
+        service.served_all()
+
+
+@pytest.mark.parametrize(
+    ("hook", "reason"),
+    [
+        ("--check 'sleep 60'", "check: did not end within 1 s"),
+        ("--pre-upgrade 'sleep 60'", "pre-upgrade: did not end within 1 s"),
+        ("--check /does/not/exist", "check: /does/not/exist: No such file or directory"),
+        ("--check '\"'", "check: '\"': No closing quotation"),
+        ("--check ' '", "check: ' ': it names no command"),
+    ],
+)
+def test_hooks_that_fail(tmp_path: Path, shop: Shop, hook: str, reason: str) -> None:
+    """One that hangs, is not there, or cannot be one: a release that it should see is refused."""
+    option, _, command = hook.partition(" ")
+    app = tmp_path / "srv" / "app.py"
+    app.parent.mkdir()
+    app.write_bytes(TWO)
+    command = command.strip("'")
+    env = hurry(tmp_path)
+    with Service(tmp_path, shop.url, option, command, env=env, interval="10m") as service:
+        service.crowd()
+        service.master.saw("release-vetoed", reason=reason)
+        assert app.read_bytes() == TWO
+        service.served_all()
+
+
+def test_a_hook_that_hangs_after_the_fact(tmp_path: Path, shop: Shop) -> None:
+    """It ends after a while with all that it has started, and is told of; the release stays."""
+    hang = script(tmp_path, "hang", "os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '61'); time.sleep(9)")
+    with Service(
+        tmp_path, shop.url, "--post-upgrade", hang, env=hurry(tmp_path), interval="10m"
+    ) as service:
+        service.committed(ONE)
+        service.master.saw("hook-failed", reason="post-upgrade: did not end within 1 s")
+        left = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in service.master.descendants()]
+        assert not [words for words in left if b"61" in words.split(b"\0")]
+        assert service.says() == "one"
+
+
+# -- how it is written ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ("--fetch file:/a", "fetch: needs to"),
+        ("--to /a", "to: needs fetch"),
+        (f"--sha256 {'0' * 64}", "sha256: nothing is fetched"),
+        ("--minisign RWQ", "minisign: nothing is fetched"),
+        ("--check true", "check: nothing is fetched"),
+        ("--fetch file:a --to /a", "fetch: 'file:a' is not the absolute path"),
+        ("--fetch https:///a --to /a", "fetch: https:/a names no host"),
+        ("--fetch github:me --to /a", "fetch: 'github:me' is no release"),
+        ("--fetch s3://b --to /a", "fetch: s3://b is no object"),
+        ("--fetch /srv/app --to /a", "fetch: '/srv/app' is not a source"),
+        ("--fetch file:/a --to /a --interval 10ms", "interval: '10ms' is under 1s"),
+        ("--fetch file:/a --to /a --max-size much", "max_size: 'much' is not a size"),
+    ],
+)
+def test_what_cannot_be_meant(tmp_path: Path, options: str, key: str) -> None:
+    """Status 2, and the key is named; by ``check`` the same."""
+    words = [*options.split(), "--", sys.executable, "-c", "pass"]
+    done = overseer(tmp_path, "check", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert key in done.stderr.replace("--max-size", "max_size").replace("--", "")
+    with Master(tmp_path, *words) as master:
+        assert master.wait() == 2
+        assert key in "\n".join(master.stderr).replace("--max-size", "max_size").replace("--", "")
