@@ -30,7 +30,7 @@ EVENTS = (
     "hook-failed",
     "store-failed",
 )
-_LONGEST_TEXT = 4000
+_LONGEST_TEXT = 1000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST = 1000  # entries of a list
 # Facts that the log's lines have of their own, or that mean something to structlog.
@@ -148,7 +148,21 @@ Told = Begin | Ended | Crashing | Ask
 def encode(message: Said | Told) -> bytes:
     """Return a message as a line."""
     line = {"v": VERSION, "is": type(message).__name__, **asdict(message)}
-    return json.dumps(line).encode() + b"\n"
+    ours = isinstance(message, Told)  # the other side takes the master's as they are
+    text = json.dumps(line if ours else _shortened(line), ensure_ascii=False)
+    return text.encode(errors="replace") + b"\n"
+
+
+def _shortened(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can say
+    """Return the same with no text longer than the other side takes: a hook may say anything."""
+    match value:
+        case str():
+            return value[:_LONGEST_TEXT]
+        case dict():
+            return {key: _shortened(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_shortened(each) for each in value]
+    return value
 
 
 def said(line: bytes) -> Said:

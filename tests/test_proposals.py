@@ -160,7 +160,7 @@ def test_texts_have_no_control_characters(text: str) -> None:
         message = said(json.dumps({"v": 1, "is": "Changed", "what": words}).encode())
         assert isinstance(message, Changed)
         assert message.what.isprintable()
-        assert len(message.what) == min(len(words), 4000)
+        assert len(message.what) == min(len(words), 1000)
         message.what.encode()
 
 
@@ -223,3 +223,17 @@ def test_a_line_that_is_deep() -> None:
     """As many brackets as a line has room for."""
     for bracket in ("[", '{"a":'):
         refuses((bracket * (proposals.LONGEST_LINE // len(bracket))).encode())
+
+
+def test_what_is_said_is_short_enough_to_be_heard() -> None:
+    """A hook may print a line of megabytes; what the master tells is not cut."""
+    long = "€" * 100_000
+    note = encode(Note("hook-failed", {"reason": long}))
+    assert len(note) < proposals.LONGEST_LINE
+    heard = said(note)
+    assert isinstance(heard, Note)
+    assert heard.facts["reason"] == "€" * 1000
+    begin = Begin({"check": long}, "/", "", 0)
+    heard_too = told(encode(begin))
+    assert isinstance(heard_too, Begin)
+    assert heard_too.settings["check"] == long

@@ -8,7 +8,7 @@ from typing import Any
 from overseer_py.release.state import Release
 from overseer_py.release.store import Store
 
-_MOST = 100  # the message must not get too long
+_MOST, _LONGEST = 60, 200  # releases, and characters of a reason: a message has 64 KiB
 
 
 def roll(store: Store) -> dict[str, Any]:
@@ -51,5 +51,5 @@ def _line(digest: str, state: str, version: str = "", reason: str = "") -> dict[
         "state": state,
         "installed_at": "",
         "size": 0,
-        "reason": reason,
+        "reason": reason[:_LONGEST],
     }
