@@ -13,6 +13,7 @@ What holds after every event, whatever the history (tests/core/test_histories.py
    ready and settled, and a share of it (canary) no earlier.
 9. No worker that was steered away from is drained before it is quiet, or its quiet time-out is
    over.
+10. A generation that can be taken back never ends the service by its crashes in its probation.
 
 ``handle`` takes one event and the time, and returns the actions that follow.  Two kinds of
 rule do it, as in h11's connection state: event rules (``_on_*``) say what an event does to
@@ -176,8 +177,8 @@ class Fleet:
         generation, slot = self.roster.home(worker), worker.id.slot
         unasked = worker.late or worker.state in (S.STARTING, S.READY)
         crashed = unasked and self.roster.wanted(generation, slot)
-        how, status, expected = event.how, event.status, not crashed
-        self._orders.report("worker-exited", worker.id, how=how, status=status, expected=expected)
+        facts = {"how": event.how, "status": event.status, "expected": not crashed}
+        self._orders.report("worker-exited", worker.id, **facts)
         if crashed and generation.role is Role.CURRENT:
             self._on_crash(generation, worker, event, now)
             return
@@ -194,10 +195,10 @@ class Fleet:
         patience = policy.patience(ever_ready=self.ever_ready)
         spent = patience is not None and worker.crashes >= patience
         how = f"worker {worker.id} {event.how}"
+        again = f"{how}, crash {worker.crashes} in a row"
         if generation.fails_probation(worker, now):
             generation.condemned = True
-            reason = f"{how}, crash {worker.crashes} in a row"
-            self._orders.report("probation-failed", worker.id, reason=reason)
+            self._orders.report("probation-failed", worker.id, reason=again)
         if generation.condemned:  # what it is replaced by is on its way
             self._back_off(generation, worker, now)
         elif policy.on_exit is OnExit.EXIT:
@@ -205,8 +206,7 @@ class Fleet:
             self._give_up("service-exited", worker.id, event.status, how)
         elif spent and not self.roster.candidate and not self.roster.serves_without(worker):
             del generation.workers[worker.id.slot]
-            how = f"{how}, crash {worker.crashes} in a row"
-            self._give_up("gave-up", worker.id, GAVE_UP, how)
+            self._give_up("gave-up", worker.id, GAVE_UP, again)
         elif was_ready and worker.crashes == 1:
             self._orders.spawn(generation, worker.id.slot, now, after=worker)
         else:
@@ -216,8 +216,8 @@ class Fleet:
         worker.waits += 1
         delay = generation.policy.delay(worker.waits, self._draw())
         worker.become(S.BACKOFF, now + delay)
-        crashes = worker.crashes
-        self._orders.report("worker-backoff", worker.id, delay=round(delay, 3), crashes=crashes)
+        facts = {"delay": round(delay, 3), "crashes": worker.crashes}
+        self._orders.report("worker-backoff", worker.id, **facts)
 
     def _expire_deadlines(self, now: float) -> None:
         for worker in list(self.roster.workers()):
@@ -309,8 +309,7 @@ class Fleet:
         if not all(current.ready_in(slot) for slot in range(current.size)):
             return False
         self.ever_ready = True
-        took = round(now - current.since, 3)
-        self._orders.report("service-ready", current, took=took)
+        self._orders.report("service-ready", current, took=round(now - current.since, 3))
         return True
 
     def _forget_empty(self, now: float) -> bool:

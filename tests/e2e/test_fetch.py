@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from overseer_py import RequestError, RolloutError
 from tests.e2e.commands import overseer
-from tests.e2e.shops import BROKEN, Service, Shop, digest, release
+from tests.e2e.shops import BROKEN, Service, Shop, digest, plug_in, release
 from tests.load import fetch
 from tests.release.github import Github, asset
 from tests.release.github import release as github_release
@@ -348,7 +348,7 @@ _PLUG_IN = """
 import os
 from overseer_py.release.candidate import Candidate
 
-class Newest:
+class Source:
     interval = 1.0
 
     def __init__(self, url, limits, environ):
@@ -358,35 +358,26 @@ class Newest:
         name = max(os.listdir(self._folder))
         if "fault" in name:
             raise ValueError("a fault of the plug-in's")
-        known = {"name": name}
-        return None if known == dict(_) else Candidate(name, name, known=known)
+        return Candidate(name, name, known={"name": name}) if known.get("name") != name else None
 
     def download(self, candidate, into):
         with open(os.path.join(self._folder, candidate.place), "rb") as release:
             into.write(release.read())
-""".replace("dict(_)", "dict(known_before)").replace(
-    "known = {", "known_before, known = known, {"
-)
+"""
 
 
 def test_a_plug_in(tmp_path: Path) -> None:
     """One that is installed where Python looks; what it raises is a reason, and no more."""
-    site, releases = tmp_path / "site", tmp_path / "releases"
-    (site / "newest-1.dist-info").mkdir(parents=True)
-    (site / "newest_source.py").write_text(_PLUG_IN)
-    about = site / "newest-1.dist-info"
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: newest\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[overseer_py.fetchers]\nnewest = newest_source:Newest")
+    releases = tmp_path / "releases"
     releases.mkdir()
     (releases / "1.py").write_bytes(ONE)
-    env = {"PYTHONPATH": str(site)}
-    with Service(tmp_path, f"newest:{releases}", env=env) as service:
+    with Service(tmp_path, f"ours:{releases}", env=plug_in(tmp_path, _PLUG_IN)) as service:
         service.crowd()
         service.committed(ONE)
         (releases / "2-fault").touch()
         service.master.saw("fetch-failed", reason="ValueError: a fault of the plug-in's")
-        (releases / "3.part").write_bytes(TWO)
-        (releases / "3.part").rename(releases / "3.py")
+        (tmp_path / "next").write_bytes(TWO)
+        (tmp_path / "next").rename(releases / "3.py")
         service.committed(TWO)
         assert service.says() == "two"
         assert service.master.all("updater-exited") == []
