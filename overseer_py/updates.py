@@ -88,6 +88,7 @@ class Updates:
         self._asks: dict[int, Request] = {}
         self._last_ask = 0
         self._first: RolloutRequested | None = None  # the start, held back for a release
+        self._ended: Ended | None = None  # the last rollout; None while there is another one
         self._releases: dict[int, str] = {}  # of each generation that is being tried or runs
 
     # -- its life --------------------------------------------------------------------------------
@@ -168,6 +169,8 @@ class Updates:
         running = tuple(sorted(set(self._releases.values()) - {""}))
         self._tell(replace(self._wanted, seen=self._seen, since=self._since, running=running))
         pending, self._pending = self._pending, []
+        if self._ended:  # the one before may have died before it had heard, or done, all of it
+            pending = [self._ended, *(each for each in pending if each is not self._ended)]
         for message in pending:
             self._tell(message)
 
@@ -240,17 +243,21 @@ class Updates:
         match report.name:
             case "rollout-started" | "service-starting":
                 self._releases[report.generation] = self._commands.plans.release
+                self._ended = None
             case "service-ready":
-                self._tell(Ended(self._releases.get(report.generation, ""), "committed", ""))
+                self._end_trial(report.generation, "committed", "")
             case "rollout-committed" | "rollout-rolled-back" | "rollout-cancelled":
-                release = self._releases.get(report.generation, "")
                 why = str(report.facts.get("reason", ""))
-                self._tell(Ended(release, _ENDS[report.name], why))
+                self._end_trial(report.generation, _ENDS[report.name], why)
             case "probation-failed":
                 release = self._releases.get(report.generation, "")
                 self._tell(Crashing(release, str(report.facts["reason"])))
             case "generation-gone":
                 self._releases.pop(report.generation, None)
+
+    def _end_trial(self, generation: int, outcome: str, why: str) -> None:
+        self._ended = Ended(self._releases.get(generation, ""), outcome, why)
+        self._tell(self._ended)
 
     def fetcher(self) -> dict[str, object] | None:
         """Return what the status says of the source; None without one."""

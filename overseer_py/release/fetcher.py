@@ -79,7 +79,7 @@ class Fetcher(threading.Thread):
             self._work()
         except BrokenPipeError:  # the master is gone
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the next process begins anew
             traceback.print_exc()
             os._exit(1)
 

@@ -94,8 +94,7 @@ def test_what_is_held_is_not_tried_again(tmp_path: Path, shop: Shop) -> None:
         service.committed(ONE)
         shop.offer(BROKEN)
         service.held(BROKEN)
-        with pytest.raises(StopIteration):
-            next(each for each in service.status()["held"] if each != digest(BROKEN))
+        assert service.status()["held"] == [digest(BROKEN)]
         assert f"{digest(BROKEN)[:12]} is held" in service.client.fetch()["found"]
         downloads, looks = shop.downloads, shop.looks
         for _ in range(3):  # those that are asked for fetch it again, to see what it is
@@ -133,7 +132,7 @@ def test_looks_at_what_is_held_fetch_nothing(tmp_path: Path, shop: Shop) -> None
         service.held(BROKEN)
         service.client.fetch()
         downloads, looks = shop.downloads, shop.looks
-        while shop.looks < looks + 3:
+        while shop.looks < looks + 2:
             checked = service.client.status()["fetcher"]["last_checked_at"]
             while service.client.status()["fetcher"]["last_checked_at"] == checked:
                 os.sched_yield()
@@ -143,11 +142,12 @@ def test_looks_at_what_is_held_fetch_nothing(tmp_path: Path, shop: Shop) -> None
 
 def test_going_back_by_hand(tmp_path: Path, shop: Shop) -> None:
     """To the previous release, or to that of a digest; what is left is held."""
-    with Service(tmp_path, shop.url) as service:
+    with Service(tmp_path, shop.url, interval="10m") as service:
         service.crowd()
-        for content in (ONE, TWO, THREE):
+        service.committed(ONE)
+        for content in (TWO, THREE):
             shop.offer(content)
-            service.committed(content)
+            service.client.fetch()
         done = overseer(tmp_path, "rollback")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("generation 4 committed after ")
@@ -189,8 +189,8 @@ def test_fetch_now(tmp_path: Path, shop: Shop) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("overseer: generation 3 rolled-back: ")
         assert "ModuleNotFoundError" in done.stderr
+        shop.answer(refusal(503))
         with pytest.raises(RequestError, match="503: the server has a problem"):
-            shop.answer(refusal(503))
             service.client.fetch()
         done = overseer(tmp_path, "fetch", "--now")
         assert (done.returncode, done.stdout) == (1, "")
@@ -306,9 +306,7 @@ def test_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             it.committed(put(TWO))
             assert it.says() == "two"
             it.held(put(BROKEN))
-            assert it.says() == "one" or it.path.resolve().name == digest(
-                zipped(Member("bin/app.py", TWO, mode=0o755))
-            )
+            assert it.says() == "two"
             it.served_all()
         client.close()
     finally:
