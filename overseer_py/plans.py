@@ -58,14 +58,16 @@ class Plans:
             sockets.keep_only([])
             raise
 
-    def begin(self, generation: int) -> None:
+    def begin(self, generation: int, *, sharing: bool = False) -> None:
         """Resolve the present plan for a new generation; what is wrong with it, its recipe says.
 
+        With ``sharing`` it has the sockets of the current one, whatever could be steered.
         Now, and not with its first worker: by ``exclusive`` that may be much later.
         """
         self._begun[generation] = self.plan
         try:
-            seats = self._sockets.join(generation, self.plan.steered())
+            own = self.plan.steered()
+            seats = self._sockets.join(generation, dict.fromkeys(own, False) if sharing else own)
             self._recipes[generation] = self._resolve(self.plan, seats)
         except OverseerError as error:
             self._spoilt[generation] = error

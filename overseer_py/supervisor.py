@@ -261,7 +261,8 @@ class Supervisor:
         """Follow up on what was decided, where it concerns more than the workers."""
         match report.name:
             case "rollout-started" | "service-starting" if report.generation:
-                self._plans.begin(report.generation)
+                generation = self._fleet.roster.generations[report.generation]
+                self._plans.begin(report.generation, sharing=generation.rescues)
                 self._tell_guard()
             case "worker-ready":
                 self._sockets.listen_again()

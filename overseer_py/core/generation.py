@@ -37,6 +37,7 @@ class Generation:
     tried_until: float | None = None  # candidate: when its canary has lasted long enough
     reversible: bool = False  # there is a release to go back to
     probation_until: float | None = None  # current: a crash loop before is the release's fault
+    rescues: bool = False  # one that is condemned: by its sockets, where clients wait
     condemned: bool = False  # it was in a crash loop before, and is about to be replaced
     cut_off: bool = False  # steered away from: nothing new comes to it
 
@@ -65,6 +66,11 @@ class Generation:
         """Whether the worker in this slot serves."""
         worker = self.workers.get(slot)
         return worker is not None and worker.state is WorkerState.READY
+
+    @property
+    def steered(self) -> bool:
+        """Whether it has sockets of its own, to which new connections are led at the cut-over."""
+        return self.policy.steered and not self.rescues
 
     def fails_probation(self, worker: Worker, now: float) -> bool:
         """Whether a worker's crash shows that the release is to blame."""

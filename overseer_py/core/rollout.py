@@ -8,8 +8,9 @@ so far are ready and have stayed so for the settle time; then the old workers of
 may go.  The last batch commits.
 
 A steered candidate meets nobody until the cut-over, which is the commit; with ``canary`` a share
-of the new connections tries it first.  By ``exclusive`` the cut-over comes first of all: new
-connections wait in the candidate's sockets until it runs.
+of the new connections tries it first.  One that replaces a generation in a crash loop shares its
+sockets instead: clients wait there whom nobody serves.  By ``exclusive`` the cut-over comes first
+of all: new connections wait in the candidate's sockets until it runs.
 """
 
 from __future__ import annotations
@@ -64,11 +65,13 @@ class Rollouts:
         candidate = Generation(self._last_number, role, policy, size, request.reason, now)
         candidate.reversible = request.reversible
         candidate.opened = min(policy.surge or size, size)
-        candidate.sockets = current.sockets if current and not policy.steered else candidate.number
+        candidate.rescues = bool(current and current.condemned)
+        shares = current and not candidate.steered
+        candidate.sockets = current.sockets if current and shares else candidate.number
         self._roster.generations[candidate.number] = candidate
         name = "rollout-started" if current else "service-starting"
         self._orders.report(name, candidate, reason=request.reason, workers=size)
-        if current and policy.steered and policy.exclusive:
+        if current and candidate.steered and policy.exclusive:
             self._orders.cut_over(candidate)
         if oldest := self._roster.oldest_crowded_out(MAX_GENERATIONS):
             self._orders.report("generation-crowded-out", oldest, limit=MAX_GENERATIONS)
@@ -109,7 +112,7 @@ class Rollouts:
     def _is_being_tried(self, candidate: Generation, now: float) -> bool:
         """Whether a share of the users has yet to try the candidate; begin with it."""
         policy, canary = candidate.policy, candidate.policy.canary
-        if canary is None or not policy.steered or policy.exclusive:
+        if canary is None or not candidate.steered or policy.exclusive:
             return False  # by exclusive all try it already
         if candidate.tried_until is None:
             candidate.tried_until = now + canary.seconds
@@ -134,7 +137,7 @@ class Rollouts:
         met_users = candidate.tried_until is not None or candidate.policy.exclusive
         current = self._roster.current
         candidate.retire()
-        if current and candidate.policy.steered and met_users:
+        if current and candidate.steered and met_users:
             self._orders.cut_over(current)
 
     def _commit(self, candidate: Generation, now: float) -> None:
@@ -143,7 +146,7 @@ class Rollouts:
         candidate.role, candidate.tried_until = Role.CURRENT, None
         if candidate.reversible and candidate.policy.probation:
             candidate.probation_until = now + candidate.policy.probation
-        if candidate.policy.steered and not candidate.policy.exclusive:
+        if candidate.steered and not candidate.policy.exclusive:
             self._orders.cut_over(candidate)
         took = round(now - candidate.since, 3)
         self._orders.report("rollout-committed", candidate, reason=candidate.reason, took=took)

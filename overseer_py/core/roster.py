@@ -71,7 +71,7 @@ class Roster:
         until the old generation is back there; a steered one cannot stand in, nobody comes to it.
         """
         owner, home = self.owner(worker.id.slot), self.home(worker)
-        if owner is None or owner.policy.exclusive or home.policy.exclusive or home.policy.steered:
+        if owner is None or owner.policy.exclusive or home.policy.exclusive or home.steered:
             return True
         return owner.ready_in(worker.id.slot)
 

@@ -210,3 +210,32 @@ def test_one_that_fails_before_the_commit_is_rolled_back_as_ever() -> None:
     told = story.happens(11, "exited 2/0#1 1")
     names = [line.split()[0] for line in told]
     assert names == ["worker-exited", "rollout-rolled-back", "generation-gone"]
+
+
+def test_what_replaces_a_crash_loop_takes_its_sockets() -> None:
+    """Clients wait there whom nobody serves: no cut-over leads past them, the next one does."""
+    story = serving(f"steered=1 {PROBATION}")
+    story.happens(10, "rollout fetched reversible")
+    story.happens(10, "ready 2/0#1")
+    story.happens(10, "quiet 1/0#1")
+    story.happens(10, "exited 1/0#1 0")
+    for at, launch in ((11, 1), (12, 2), (14, 3)):
+        story.happens(at, f"exited 2/0#{launch} 1")
+        story.happens(at + 0.5, "time passes")
+    story.tells(
+        """
+        17     rollout restored
+                 rollout-started 3 reason=restored workers=1
+                 spawn 3/0#1
+        18     ready 3/0#1
+                 rollout-committed 3 reason=restored took=1
+                 generation-gone 2
+        20     rollout again
+                 rollout-started 4 reason=again workers=1
+                 spawn 4/0#1
+        21     ready 4/0#1
+                 cut-over 4
+                 rollout-committed 4 reason=again took=1
+                 retire 3/0#1
+        """
+    )

@@ -81,10 +81,6 @@ def test_a_release_that_dies_after_its_commit(tmp_path: Path, shop: Shop) -> Non
         service.committed(THREE)
 
 
-@pytest.mark.xfail(
-    reason="who waits at the socket of a generation without a ready worker is reset when it goes",
-    raises=AssertionError,
-)
 def test_users_of_a_release_that_dies_after_its_commit(tmp_path: Path, shop: Shop) -> None:
     """Those who come while it dies wait, and are served by it or by the previous one."""
     with Service(tmp_path, shop.url, "--backoff", "10ms") as service:
