@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,6 +68,17 @@ def a_source(text: str) -> str:
     """Return where releases come from; of a plug-in's URL, the plug-in knows more."""
     scheme = values.source(text).partition(":")[0]
     places.CHECKS.get(scheme, str)(text)
+    return text
+
+
+def a_command(text: str) -> str:
+    """Return a command line, as a shell would split it."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+    if not words:
+        raise ValueError(f"{text!r} is no command")
     return text
 
 

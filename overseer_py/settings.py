@@ -183,7 +183,10 @@ class Settings:
     )
     allow_downgrade: bool = option.opt(False, "Take a lower version, too.", flag=True)
     check: str = option.opt(
-        "", "Run it with the path of a staged release; a failure vetoes.", metavar="COMMAND"
+        "",
+        "Run it with the path of a staged release; a failure vetoes.",
+        option.a_command,
+        metavar="COMMAND",
     )
     keep: int = option.opt(3, "Previous releases that stay.", values.count, metavar="N")
     min_age: float = option.opt(
@@ -191,11 +194,15 @@ class Settings:
     )
     no_restart_after_fetch: bool = option.opt(False, "Install, and wait to be asked.", flag=True)
     fetch_user: str = option.opt(
-        "", "Read the source as this user, who may write nowhere.", metavar="USER"
+        "", "Read the source as this user, who owns nothing.", metavar="USER"
     )
-    pre_upgrade: str = option.opt("", "Run before an install; can veto.", metavar="COMMAND")
-    post_upgrade: str = option.opt("", "Run after a commit.", metavar="COMMAND")
-    on_rollback: str = option.opt("", "Run after a release was taken back.", metavar="COMMAND")
+    pre_upgrade: str = option.opt(
+        "", "Run before an install; can veto.", option.a_command, metavar="COMMAND"
+    )
+    post_upgrade: str = option.opt("", "Run after a commit.", option.a_command, metavar="COMMAND")
+    on_rollback: str = option.opt(
+        "", "Run after a release was taken back.", option.a_command, metavar="COMMAND"
+    )
     pid_file: str = option.opt("", "Write the master's pid here.", metavar="FILE")
     control: str = option.opt(
         "", "Where this instance is known by its name, or none.", metavar="PATH|none"

@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from io import BytesIO
 
 from overseer_py.errors import FetchError, OverseerError, StoreError, VetoError
 from overseer_py.proposals import (
@@ -27,16 +26,16 @@ from overseer_py.proposals import (
     Said,
     Standing,
 )
-from overseer_py.release import hooks, places, sources, verify, versions
-from overseer_py.release.candidate import Candidate, Limits, Source
+from overseer_py.release import hooks, verify, versions
 from overseer_py.release.inspection import Demands, checked, unpacked, verified
-from overseer_py.release.reader import Reader
 from overseer_py.release.roll import roll
+from overseer_py.release.scout import Scout
 from overseer_py.release.state import Facts
 from overseer_py.release.store import Store
 
-_LITTLE = Limits(look=30.0, download=60.0, size=1 << 20)  # for lists of digests, signatures
+_SIGNED = "overseer.signed"  # among what is known: the version that the signature states
 _LONGEST_PAUSE = 3600.0  # seconds until what was vetoed is looked at again
+_UNBORN = 5.0  # seconds between two looks while there is nothing to run at all
 _SHOWN = 12  # digits of a digest
 
 Order = Ended | Crashing | Ask
@@ -52,16 +51,10 @@ class Fetcher(threading.Thread):
         self._say = say
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         settings = begin.settings
-        self._url: str = settings["fetch"]
-        self._limits = Limits(size=settings["max_size"])
-        self._interval: float = settings["interval"] or sources.interval(self._url)
+        self._scout = Scout(begin)
         self._store = Store(os.path.join(begin.directory, settings["to"]), settings["keep"])
         wanted = ("sha256", "minisign", "allow_downgrade", "check", "max_size")
-        self._demands = Demands(self._url, **{key: settings[key] for key in wanted})
-        self._source: Source | None = None
-        self._first_seen: dict[str, float] = {}  # of releases without a date, by place
-        self._judged: Mapping[str, str] = {}  # what need not be fetched again, and how it was
-        self._verdict = ""
+        self._demands = Demands(self._scout.url, **{key: settings[key] for key in wanted})
         self._proposed = False  # what is tried is being rolled out
         self._leaving: tuple[str, str] | None = None  # to be held once it is left: digest, why
         self._error = ""
@@ -95,7 +88,7 @@ class Fetcher(threading.Thread):
                 if not self._proposed:
                     self._look(0)
                 else:
-                    self._next_at = time.time() + self._interval
+                    self._next_at = time.time() + self._scout.interval
             self._tell_standing()
 
     # -- orders ------------------------------------------------------------------------------------
@@ -119,23 +112,39 @@ class Fetcher(threading.Thread):
             case "releases":
                 self._say(Answer(order.ask, roll(self._store), ""))
             case "rollback":
-                self._go_back(order.digest, "rolled back by hand", order.ask)
+                self._on_rollback(order)
             case "unhold":
                 digest = self._store.unhold(order.digest)
-                self._judged, self._next_at = {}, 0.0
+                self._scout.forget()
+                self._next_at = 0.0
                 self._note("release-unheld", release=digest)
                 self._say(Answer(order.ask, {"release": digest}, ""))
             case "fetch":
                 if self._proposed:
                     raise StoreError("a release is being rolled out already")
-                self._judged = {}
+                self._scout.forget()
                 self._look(order.ask)
+
+    def _on_rollback(self, order: Ask) -> None:
+        why = "rolled back by hand"
+        waiting = self._store.trying
+        if waiting and not self._proposed and not order.digest:  # it was never started
+            back = self._store.restore()
+            self._hold(waiting, why)
+            found = f"release {waiting[:_SHOWN]} is taken back before it was started"
+            self._say(Answer(order.ask, {"found": found, "release": back or ""}, ""))
+        else:
+            self._go_back(order.digest, why, order.ask)
 
     def _on_ended(self, ended: Ended) -> None:
         """Commit what is tried, or take it back, as its rollout has ended."""
         release = ended.release
-        if not release or release != self._store.trying or ended.outcome == "cancelled":
+        if not release or ended.outcome == "cancelled":
             return  # a cancelled one is taken back at the next start
+        if release != self._store.trying:
+            if ended.outcome == "rolled-back" and release != self._store.current:
+                self._hold(release, ended.error)  # taken back by ``recover``, not knowing why
+            return
         self._proposed = False
         if ended.outcome == "committed":
             self._commit(release)
@@ -181,7 +190,7 @@ class Fetcher(threading.Thread):
 
     def _look(self, ask: int) -> None:
         """Look once, install what is new, and note how it was."""
-        pause, away, found, error = self._interval, 0.0, "", ""
+        pause, away, found, error = self._scout.interval, 0.0, "", ""
         event = "fetch-failed"
         try:
             found = self._fetch(ask)
@@ -198,11 +207,13 @@ class Fetcher(threading.Thread):
         except Exception as failure:  # noqa: BLE001 - a plug-in raises what it likes
             error = f"{type(failure).__name__}: {failure}"
         if error and error != self._error:
-            self._note(event, url=places.shown(self._url), reason=error)
+            self._note(event, url=self._scout.shown, reason=error)
         elif self._error and not error:
-            self._note("fetch-recovered", url=places.shown(self._url))
+            self._note("fetch-recovered", url=self._scout.shown)
         self._error = error
         self._checked_at = time.time()
+        if self._store.current is None:
+            pause = min(pause, _UNBORN)
         pause *= random.uniform(0.9, 1.1)  # noqa: S311 - so that not all come at once
         self._next_at = self._checked_at + max(1.0, pause, away)
         if ask and (found or error):
@@ -211,28 +222,32 @@ class Fetcher(threading.Thread):
 
     def _fetch(self, ask: int) -> str:
         """Install what is new; return why there is nothing to do, empty if there was."""
-        source = self._source = self._source or self._open(self._url, self._limits)
-        candidate = source.look(self._judged or self._store.known)
-        if candidate is None:
-            return self._verdict or "nothing new"
-        if candidate.known and candidate.known == self._judged:
-            return self._verdict
-        if (young := self._is_too_young(candidate)) > 0:
-            return f"{candidate.name} is too young by {young:.0f} s"
+        candidate = self._scout.look(self._store.known)
+        if isinstance(candidate, str):
+            return candidate
         with self._store.stage() as staging, staging.create("artifact") as artifact:
-            source.download(candidate, artifact)
-            artifact.seek(0)
+            self._scout.download(candidate, artifact)
             digest = verify.sha256(artifact)
             if verdict := self._known_verdict(digest):
-                self._judged, self._verdict = candidate.known, verdict
+                self._scout.judge(candidate, verdict)
                 return verdict
             self._note("release-found", release=digest, name=candidate.name)
-            version = verified(artifact, digest, candidate, self._demands, self._read)
-            if not self._demands.allow_downgrade:
-                versions.check_not_older(self._installed_version(), version)
+            version, signed = verified(artifact, digest, candidate, self._demands, self._scout.read)
+            self._check_not_older(version, signed=signed)
             staged = unpacked(artifact, candidate, staging.path, self._demands)
-            self._install(staged, digest, version, candidate, ask)
+            known = self._scout.known(candidate) | ({_SIGNED: version} if signed else {})
+            self._install(staged, digest, Facts(time.time(), version, known), ask)
         return ""
+
+    def _check_not_older(self, version: str, *, signed: bool) -> None:
+        if self._demands.allow_downgrade:
+            return
+        if _SIGNED in self._store.known and not signed:  # a tag can be put on an old one
+            raise VetoError(
+                "its signature states no version, but that of what is installed does; "
+                "--allow-downgrade"
+            )
+        versions.check_not_older(self._installed_version(), version)
 
     def _known_verdict(self, digest: str) -> str:
         """Return why a release is not installed again; empty if it is new."""
@@ -242,9 +257,8 @@ class Fetcher(threading.Thread):
             return f"{digest[:_SHOWN]} is held: {held.reason}"
         return ""
 
-    def _install(
-        self, staged: str, digest: str, version: str, candidate: Candidate, ask: int
-    ) -> None:
+    def _install(self, staged: str, digest: str, about: Facts, ask: int) -> None:
+        version = about.version
         facts = {**self._facts(digest), "version": version, "staged": staged}
         try:
             checked(staged, self._demands, facts)
@@ -256,8 +270,8 @@ class Fetcher(threading.Thread):
         if self._store.trying and not self._store.restore():  # it waited for a restart
             self._store.commit()
         previous = self._store.current
-        self._store.install(staged, digest, Facts(time.time(), version, candidate.known))
-        self._judged, self._verdict = {}, ""
+        self._store.install(staged, digest, about)
+        self._scout.forget()
         self._note("release-installed", release=digest, version=version)
         name = f"{version} " if version else ""
         self._proposed = not self._settings["no_restart_after_fetch"]
@@ -265,32 +279,10 @@ class Fetcher(threading.Thread):
         reversible = previous is not None
         self._say(Installed(digest, reason, reversible, self._proposed, ask))
 
-    def _is_too_young(self, candidate: Candidate) -> float:
-        """Return for how many seconds more a release must have been there."""
-        now = time.time()
-        seen = candidate.published or self._first_seen.setdefault(candidate.place, now)
-        self._first_seen = {candidate.place: self._first_seen.get(candidate.place, now)}
-        return seen + float(str(self._settings["min_age"])) - now
-
     def _installed_version(self) -> str:
         current = self._store.current
         found = (each for each in self._store.releases if each.digest == current)
         return next((each.facts.version for each in found), "")
-
-    def _open(self, url: str, limits: Limits) -> Source:
-        if user := str(self._settings["fetch_user"]):
-            return Reader(url, limits, user)
-        return sources.open_source(url, limits, os.environ)
-
-    def _read(self, url: str) -> bytes:
-        """Return something small that lies beside a release."""
-        source = self._open(url, _LITTLE)
-        candidate = source.look({})
-        if candidate is None:
-            raise FetchError(f"{places.shown(url)}: it is not there, or not whole yet")
-        into = BytesIO()
-        source.download(candidate, into)
-        return into.getvalue()
 
     # -- what is said ------------------------------------------------------------------------------
 
@@ -329,7 +321,7 @@ class Fetcher(threading.Thread):
                 store.current or "",
                 store.previous or "",
                 tuple(store.held)[-100:],
-                places.shown(self._url),
+                self._scout.shown,
                 self._checked_at,
                 self._next_at,
                 self._error,

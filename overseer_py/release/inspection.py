@@ -32,21 +32,22 @@ class Demands:
 
 def verified(
     artifact: BinaryIO, digest: str, candidate: Candidate, demands: Demands, read: ReadText
-) -> str:
+) -> tuple[str, bool]:
     """Return the version of what was fetched, once digest and signature are as asked for.
+
+    And whether the signature states it: whoever can make a tag need not have the key.
 
     Raises VetoError; and FetchError if what they must be compared with cannot be read now.
     """
     if demands.sha256:
         verify.check_sha256(digest, _wanted(demands.sha256, candidate, read))
-    version = candidate.version
+    stated = ""
     if demands.minisign:
         made = verify.signature(read(companion(demands.url, candidate, ".minisig")))
         artifact.seek(0)
         verify.check_signature(artifact, made, verify.public_key(demands.minisign))
-        signed = versions.stated(made.trusted_comment)
-        version = signed or version  # whoever can make a tag need not have the key
-    return version
+        stated = versions.stated(made.trusted_comment)
+    return stated or candidate.version, bool(stated)
 
 
 def unpacked(artifact: BinaryIO, candidate: Candidate, into: str, demands: Demands) -> str:

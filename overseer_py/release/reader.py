@@ -1,8 +1,8 @@
 """A source that is read by another user: ``--fetch-user``.
 
-Whatever talks to the network runs in a process of its own that may write nowhere: the one file that
-it fills is open already when it gets it.  Nothing that it says is believed: how much it writes and
-how long it takes are limited from here, and the bytes are verified here.
+Whatever talks to the network runs in a process of its own that needs to write nowhere: the one file
+that it fills is open already when it gets it.  Nothing that it says is believed: how much it writes
+and how long it takes are limited from here, and the bytes are verified here.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, BinaryIO
 
 from overseer_py.errors import FetchError, OverseerError
+from overseer_py.release import places
 from overseer_py.release.candidate import Candidate, Limits, Source
 from overseer_py.release.sources import interval, open_source
 from overseer_py.system import libc
@@ -107,21 +109,30 @@ def main() -> None:
         lines = connection.makefile("rb", buffering=0)
         begin = json.loads(lines.readline())
         try:
-            source = open_source(begin["url"], Limits(**begin["limits"]), os.environ)
+            source = _opened_as(begin)
         except OverseerError as error:
             connection.sendall(json.dumps({"error": str(error)}).encode() + b"\n")
             return
-        "localhost".encode("idna")  # loads what every look-up of a name needs
-        # Only now: the user need not be able to read our own files, and nothing was said yet.
-        if begin["identity"]:
-            change_identity(Identity(*begin["identity"]))
-        libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
         while True:
             data, fds, _, _ = socket.recv_fds(connection, _LONGEST_LINE, 1)
             if not data:
                 return
             answer = _answer(source, json.loads(data), fds)
             connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _opened_as(begin: dict[str, Any]) -> Source:
+    """Become the user, and open the source.
+
+    What is ours is loaded before: the user need not be able to read it.  A plug-in comes after.
+    """
+    open_it = partial(open_source, begin["url"], Limits(**begin["limits"]), os.environ)
+    source = open_it() if begin["url"].partition(":")[0] in places.CHECKS else None
+    "localhost".encode("idna")  # loads what every look-up of a name needs
+    if begin["identity"]:
+        change_identity(Identity(*begin["identity"]))
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    return source or open_it()
 
 
 def _answer(source: Source, asked: dict[str, Any], fds: list[int]) -> dict[str, Any]:
