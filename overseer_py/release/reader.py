@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from overseer_py.errors import FetchError, OverseerError
 from overseer_py.release import places
 from overseer_py.release.candidate import Candidate, Limits, Source
-from overseer_py.release.sources import interval, open_source
+from overseer_py.release.sources import fetcher, interval
 from overseer_py.system import libc
 from overseer_py.system.identity import identity_of
 from overseer_py.system.launch import Identity, change_identity
@@ -108,11 +108,11 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         lines = connection.makefile("rb", buffering=0)
         begin = json.loads(lines.readline())
+        source: Source | OverseerError
         try:
             source = _opened_as(begin)
-        except OverseerError as error:
-            connection.sendall(json.dumps({"error": str(error)}).encode() + b"\n")
-            return
+        except (OverseerError, ValueError) as error:  # the latter of a plug-in
+            source = OverseerError(str(error))  # it is the answer to whatever is asked
         while True:
             data, fds, _, _ = socket.recv_fds(connection, _LONGEST_LINE, 1)
             if not data:
@@ -124,10 +124,12 @@ def main() -> None:
 def _opened_as(begin: dict[str, Any]) -> Source:
     """Become the user, and open the source.
 
-    What is ours is loaded before: the user need not be able to read it.  A plug-in comes after.
+    What it needs is loaded before: the user need not be able to read it.  What a plug-in does, it
+    does as that user.
     """
-    open_it = partial(open_source, begin["url"], Limits(**begin["limits"]), os.environ)
-    source = open_it() if begin["url"].partition(":")[0] in places.CHECKS else None
+    url = begin["url"]
+    open_it = partial(fetcher(url), url, Limits(**begin["limits"]), os.environ)
+    source = open_it() if url.partition(":")[0] in places.CHECKS else None
     "localhost".encode("idna")  # loads what every look-up of a name needs
     if begin["identity"]:
         change_identity(Identity(*begin["identity"]))
@@ -135,8 +137,12 @@ def _opened_as(begin: dict[str, Any]) -> Source:
     return source or open_it()
 
 
-def _answer(source: Source, asked: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def _answer(
+    source: Source | OverseerError, asked: dict[str, Any], fds: list[int]
+) -> dict[str, Any]:
     try:
+        if isinstance(source, OverseerError):
+            raise source
         if "look" in asked:
             found = source.look(asked["look"])
             return {"result": None if found is None else asdict(found)}

@@ -45,11 +45,20 @@ def interval(url: str) -> float:
 
 def open_source(url: str, limits: Limits, environ: Mapping[str, str]) -> Source:
     """Return the source of a URL; raise ConfigError if there cannot be one."""
+    opened = fetcher(url)
     try:
-        check_url(url)
-        return _fetcher(_scheme(url))(url, limits, environ)
+        return opened(url, limits, environ)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def fetcher(url: str) -> Fetcher:
+    """Return what opens the source of a URL, loaded already; raise ConfigError."""
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return _fetcher(_scheme(url))
 
 
 def plug_ins() -> dict[str, EntryPoint]:

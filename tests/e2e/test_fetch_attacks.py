@@ -291,7 +291,7 @@ def test_a_list_of_digests(guarded: Guarded, sums: Answer | None, reason: str, e
         (lambda maker: maker.sign(TWO, "x")[:100], "malformed signature", "release-vetoed"),
         (lambda maker: maker.sign(TWO, "version:0.9"), "0.9 is before 1.0", "release-vetoed"),
         (lambda maker: maker.sign(TWO, "version:no"), "cannot be compared", "release-vetoed"),
-        (lambda maker: maker.sign(TWO, "x"), "it has no version", "release-vetoed"),
+        (lambda maker: maker.sign(TWO, "x"), "its signature states no version", "release-vetoed"),
     ],
     ids=["bytes", "key", "comment", "absent", "empty", "cut", "lower", "incomparable", "none"],
 )
