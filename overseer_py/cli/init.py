@@ -24,6 +24,7 @@ _PRIVILEGED = 1024  # ports below need a capability
 _MARGIN = 15  # seconds that the supervisor above waits beyond what the master itself allows
 _BEFORE = 5  # seconds before it that a command gives up, so that it can say so
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PATHS = ("env_file", "pid_file", "control", "to", "watch")  # relative to where we are now
 _PLAIN = re.compile(r"[A-Za-z0-9_@:,./=+{}-]+")
 
 EXAMPLES = """\b
@@ -71,7 +72,6 @@ def unit(config: Config, words: list[str], found: Resolved) -> str:
     """Return a unit for systemd.service(5)."""
     settings = config.settings
     start = [_systemd(word) for word in words]
-    reload = " ".join(map(_systemd, [*_overseer(), "restart"]))
     canary = settings.canary[1] if settings.canary else 0.0
     start_timeout = settings.ready_timeout + settings.settle + canary + 2 * _MARGIN
     lines = [
@@ -89,8 +89,7 @@ def unit(config: Config, words: list[str], found: Resolved) -> str:
         *_identity(config),
         *[f'Environment="PATH={path}"'.replace("%", "%%") for path in _search_path(words, found)],
         "ExecStart=" + " \\\n    ".join(_lines(start)),
-        "# Returns when the rollout has ended: 1 if it was rolled back, and the old one serves on.",
-        f"ExecReload={reload} --pid $MAINPID --timeout {start_timeout - _BEFORE:g}s",
+        *_reload(settings, start_timeout - _BEFORE),
         "# TERM goes to the master alone, which drains the workers and exits last.",
         "KillMode=mixed",
         "# Also of a reload, which waits for the drain.",
@@ -141,6 +140,16 @@ def section(config: Config, words: list[str], found: Resolved) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _reload(settings: Settings, patience: float) -> Iterator[str]:
+    if settings.control == "none":
+        yield "# Returns at once: without a control socket nobody can be asked how it has ended."
+        yield "ExecReload=/bin/kill -USR2 $MAINPID"
+        return
+    restart = " ".join(map(_systemd, [*_overseer(), "restart"]))
+    yield "# Returns when the rollout has ended: 1 if it was rolled back, and the old one serves on."
+    yield f"ExecReload={restart} --pid $MAINPID --timeout {patience:g}s"
+
+
 def _words(sources: Sources, settings: Settings, found: Resolved) -> Iterator[str]:
     """Yield the command line that runs this service from anywhere."""
     yield from _overseer()
@@ -177,7 +186,7 @@ def _flag(key: str, value: object) -> Iterator[str]:
             yield flag
         return
     for each in value if isinstance(value, tuple) else (value,):
-        path = key in ("env_file", "pid_file")
+        path = key in _PATHS and each != "none"
         yield from (flag, os.path.abspath(str(each)) if path else str(each))
 
 

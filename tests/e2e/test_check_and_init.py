@@ -99,6 +99,7 @@ def test_a_unit(tmp_path: Path) -> None:
     (tmp_path / "app.py").touch()
     options = ["--ready-timeout", "2m", "--settle", "10s", "--stop-delay", "5s"]
     options += ["--drain-timeout", "90s", "--env-file", "e.env", "--pid-file", "app.pid"]
+    options += ["--watch", "src"]
     command = ["init", "systemd", *options, "--", "env", "A=1", "true"]
     done = overseer(tmp_path, *command, cwd=tmp_path, env={"OVERSEER_WORKERS": "3"})
     assert (done.returncode, done.stderr) == (0, "")
@@ -113,6 +114,7 @@ def test_a_unit(tmp_path: Path) -> None:
     given = dict(zip(start[4::2], start[5::2], strict=False))
     assert given["--env-file"] == str(tmp_path / "e.env")
     assert given["--pid-file"] == str(tmp_path / "app.pid")
+    assert given["--watch"] == str(tmp_path / "src")
     assert given["--chdir"] == str(tmp_path)
     assert given["--workers"] == "3"  # from the environment, which is not the service's
     assert start[-4:] == ["--", need("env"), "A=1", "true"]
@@ -122,6 +124,14 @@ def test_a_unit(tmp_path: Path) -> None:
     verified = subprocess.run(words, capture_output=True, text=True, check=False)
     about_ours = [line for line in verified.stderr.splitlines() if "env.service" in line]
     assert (verified.returncode, about_ours) == (0, [])
+
+
+def test_a_unit_of_a_service_that_cannot_be_asked(tmp_path: Path) -> None:
+    """Its reload is a signal."""
+    done = overseer(tmp_path, "init", "systemd", "--control", "none", "--", "true")
+    lines = done.stdout.splitlines()
+    assert "ExecReload=/bin/kill -USR2 $MAINPID" in lines
+    assert "    --control none \\" in lines
 
 
 def test_a_unit_in_use(box: Box) -> None:
