@@ -146,7 +146,7 @@ def _reload(settings: Settings, patience: float) -> Iterator[str]:
         yield "ExecReload=/bin/kill -USR2 $MAINPID"
         return
     restart = " ".join(map(_systemd, [*_overseer(), "restart"]))
-    yield "# Returns when the rollout has ended: 1 if it was rolled back, and the old one serves on."
+    yield "# Returns when the rollout has ended: 1 if it was rolled back; the old one serves on."
     yield f"ExecReload={restart} --pid $MAINPID --timeout {patience:g}s"
 
 
