@@ -1,8 +1,9 @@
 """Where what is new goes, by the world's own books; and the promises about it, 8 and 9.
 
-A steered generation has a socket of its own; any other accepts from the one that was live when
-it began.  One socket is live: it gets all that is new, but for the share that a canary has.  What
-no cut-over and no share has ever led to, has never met a user.
+A steered generation has a socket of its own, but for one that replaces a crash loop; any other
+accepts from the one that was live when it began.  One socket is live: it gets all that is new, but
+for the share that a canary has.  What no cut-over and no share has ever led to, has never met a
+user.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Traffic:
         self._processes = processes
         self._sockets: dict[int, int] = {}  # of each generation
         self._met: set[int] = set()  # sockets that users have met
+        self._rescuers: set[int] = set()  # generations that took over from a crash loop
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -42,10 +44,15 @@ class Traffic:
 
     # -- what the fleet orders -----------------------------------------------------------------
 
-    def begin(self, generation: Generation) -> None:
-        """Open a socket for a generation, or let it have the live one."""
+    def begin(self, generation: Generation, *, rescues: bool) -> None:
+        """Open a socket for a generation, or let it have the live one.
+
+        One that ``rescues`` the users of a crash loop has that one, whatever its policy.
+        """
         number = generation.number
-        own = generation.policy.steered or not self.live
+        if rescues:
+            self._rescuers.add(number)
+        own = self._steered(generation) or not self.live
         self._sockets[number] = number if own else self.live
         if not self.live:  # the first of all: nothing has to be steered
             self.live = number
@@ -73,7 +80,7 @@ class Traffic:
         """8. Let a share of it go to a candidate that has settled, and that has nothing yet."""
         policy = to.policy
         assert to.role is Role.CANDIDATE, f"8: {to.number} is none that can be tried"
-        assert policy.steered
+        assert self._steered(to)
         assert not self.share, f"8: {self.share} has a share already"
         assert not self.is_live(to.number), f"8: all goes to {to.number} already"
         assert policy.canary
@@ -87,6 +94,9 @@ class Traffic:
         self.live = self.share = 0
 
     # -- what must hold --------------------------------------------------------------------------
+
+    def _steered(self, generation: Generation) -> bool:
+        return generation.policy.steered and generation.number not in self._rescuers
 
     def _check_whole(self, generation: Generation, now: float) -> None:
         """8. Every worker of it is ready, and has been so for the settle time."""
@@ -110,7 +120,7 @@ class Traffic:
         assert self.share in {0, candidate.number if candidate else 0}, "8: a share stays"
         if current is None:
             return
-        steered = candidate if candidate and candidate.policy.steered else None
+        steered = candidate if candidate and self._steered(candidate) else None
         live = steered if steered and steered.policy.exclusive else current
         assert self.is_live(live.number), f"8: what is new goes past {live.number}"
         hopeful = {current.number, candidate.number if candidate else 0}

@@ -181,7 +181,10 @@ class World:
         """Keep the books of promised rollouts, crowded-out generations, sockets and probations."""
         if report.name in {"service-starting", "rollout-started"}:
             assert report.generation
-            self.traffic.begin(self.fleet.roster.generations[report.generation])
+            current = self.fleet.roster.current
+            rescues = bool(current and current.number in self._condemned)
+            begun = self.fleet.roster.generations[report.generation]
+            self.traffic.begin(begun, rescues=rescues)
         match report.name:
             case "rollout-queued":
                 assert self._promised is None
