@@ -7,7 +7,7 @@ import string
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overseer_py import proposals
@@ -30,6 +30,7 @@ from overseer_py.proposals import (
     told,
 )
 
+FEW = settings(max_examples=300)  # also in CI: a document takes long to think up
 DIGEST, OTHER = "0123456789abcdef" * 4, "f" * 64
 
 SAID: list[Said] = [
@@ -153,6 +154,7 @@ def test_digests(digest: str) -> None:
     refuses(json.dumps({**LINES["Standing"], "held": [digest]}).encode())
 
 
+@FEW
 @given(st.text())
 def test_texts_have_no_control_characters(text: str) -> None:
     """Nothing that moves a terminal's cursor, breaks a line, or cannot be encoded; and an end."""
@@ -190,6 +192,7 @@ def survives(line: bytes) -> None:
     assert said(encode(message)) == message
 
 
+@FEW
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes(line: bytes) -> None:
     """They are garbled, and that is all that happens."""
@@ -197,6 +200,7 @@ def test_any_bytes(line: bytes) -> None:
     survives(b'{"v": 1, "is": "Seen", "digest": "' + line + b'"}')
 
 
+@FEW
 @given(JSON)
 def test_any_json(value: object) -> None:
     """The same."""
@@ -204,6 +208,7 @@ def test_any_json(value: object) -> None:
     survives(json.dumps({"v": 1, "is": value}).encode())
 
 
+@FEW
 @given(st.sampled_from(sorted(LINES)), st.data())
 def test_any_field(kind: str, data: st.DataObject) -> None:
     """One field of a message is anything at all."""
@@ -212,6 +217,7 @@ def test_any_field(kind: str, data: st.DataObject) -> None:
     survives(json.dumps({**fields, name: data.draw(JSON)}).encode())
 
 
+@FEW
 @given(st.dictionaries(st.text(string.ascii_lowercase, min_size=1), JSON))
 def test_any_facts(facts: dict[str, object]) -> None:
     """Facts and results are anything at all."""
