@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
 from overseer_py.core.messages import WorkerId
 from tests.core.process import Process
 from tests.core.world import World
+
+pytestmark = pytest.mark.timeout(900)  # thousands of them in CI, and each that fails shrinks
 
 DEEDS = {  # what may happen, and how often
     "ready": 14,
