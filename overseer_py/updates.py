@@ -155,7 +155,7 @@ class Updates:
         ours, theirs = socket.socketpair()
         try:
             process = self._children.spawn(self._launch(theirs), {}, self._on_exit)
-        except BaseException:
+        except BaseException:  # whatever it was, no descriptor is left
             ours.close()
             raise
         finally:

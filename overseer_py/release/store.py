@@ -96,7 +96,7 @@ class Store:
                 size, single = kept.size, kept.single
             try:
                 self._try(digest, before, replace(facts, size=size, single=single))
-            except BaseException:
+            except BaseException:  # whatever it was, nothing is half installed
                 if fresh and self.current != digest:
                     self._shelf.drop(digest)
                 raise
@@ -219,7 +219,7 @@ class Store:
         try:
             self._write(old.tried(digest, before, known))
             self._show(digest)
-        except BaseException:
+        except BaseException:  # whatever it was, all is as before
             self._take_back(digest, before, old)
             raise
 

@@ -20,10 +20,7 @@ from tests.e2e.documents import LAST_ROLLOUT, Document, check_status
 from tests.load import fetch
 from tests.master import HELLO, PATIENCE, Master, program
 
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_a_deployment(tmp_path: Path) -> None:

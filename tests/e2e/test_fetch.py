@@ -7,7 +7,6 @@ import os
 import stat
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,24 +26,7 @@ from tests.release.servers import Server, refusal
 ONE, TWO, THREE = release("one"), release("two"), release("three")
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """Give a web server."""
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def shop(server: Server) -> Shop:
-    """Give a place on it where the first version is to be had."""
-    shop = Shop(server)
-    shop.offer(ONE)
-    return shop
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # -- the whole of it ----------------------------------------------------------------------------

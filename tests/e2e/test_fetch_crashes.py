@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -15,25 +13,15 @@ import pytest
 
 from tests.e2e.shops import Service, Shop, digest, hurry, plug_in, release, uss
 from tests.master import PATIENCE
-from tests.needs import cannot, need
-from tests.release.servers import Exchange, Server
+from tests.needs import cannot
+from tests.release.servers import Exchange
+from tests.space import fill, tmpfs
 
 ONE, TWO, THREE = release("one"), release("two"), release("three")
 GROWTH = 2 << 20  # bytes
 
 
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    """Give a web server where the first version is to be had."""
-    with Server() as server:
-        shop = Shop(server)
-        shop.offer(ONE)
-        yield shop
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_an_updater_that_is_killed_at_any_time(tmp_path: Path, shop: Shop) -> None:
@@ -91,22 +79,8 @@ def test_a_master_that_is_killed_during_a_rollout(tmp_path: Path, shop: Shop) ->
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """Give a file system of 600 KiB."""
-    if os.geteuid() != 0:
-        cannot("only root can mount a file system")
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = [need("mount"), "-t", "tmpfs", "-o", "size=600k", "none", str(place)]
-    if subprocess.run(mount, check=False).returncode:
-        cannot("a file system cannot be mounted here")
-    yield place
-    subprocess.run([need("umount"), str(place)], check=True)
-
-
-def fill(filler: Path) -> None:
-    """Take all the space that is left."""
-    with suppress(OSError), filler.open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    with tmpfs(tmp_path / "small", "size=600k") as place:
+        yield place
 
 
 def test_a_disk_that_is_full(tmp_path: Path, small: Path, shop: Shop) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,13 @@ from overseer_py import RolloutError
 from tests.e2e.commands import overseer
 from tests.e2e.shops import BROKEN, Service, Shop, digest, dying, hurry, release
 from tests.master import Master
-from tests.release.servers import Server, body
+from tests.release.servers import body
 
 HANGS = f"{sys.executable} -c 'import time; time.sleep(60)'"
 ONE, TWO, THREE = release("one"), release("two"), release("three")
 
 
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    """Give a web server where the first version is to be had."""
-    with Server() as server:
-        shop = Shop(server)
-        shop.offer(ONE)
-        yield shop
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def script(tmp_path: Path, name: str, *lines: str) -> str:

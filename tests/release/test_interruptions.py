@@ -22,8 +22,9 @@ import pytest
 
 from overseer_py.errors import StoreError
 from overseer_py.release.store import Store
-from tests.needs import cannot, need
+from tests.needs import need
 from tests.release.installing import NEW, OLD, digest, install, read
+from tests.space import fill, tmpfs
 
 ROOT = Path(__file__).parent.parent.parent
 # Kinds of what is done, and by what these change something; names differ between architectures.
@@ -189,26 +190,9 @@ def test_what_passes_is_tried_again(installer: Installer, tmp_path: Path, error:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of 400 KiB."""
-    if os.geteuid() != 0:
-        cannot("only root can mount a file system")
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = [need("mount"), "-t", "tmpfs", "-o", "size=400k,nr_inodes=60", "none", str(place)]
-    if subprocess.run(mount, check=False).returncode:
-        cannot("a file system cannot be mounted here")
-    yield place
-    subprocess.run([need("umount"), str(place)], check=True)
-
-
-def fill(place: Path) -> int:
-    """Take all space that is left, and return it in bytes."""
-    with (place / "filler").open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return file.tell()
+    """Give a file system of 400 KiB."""
+    with tmpfs(tmp_path / "small", "size=400k,nr_inodes=60") as place:
+        yield place
 
 
 @pytest.mark.parametrize("kind", ["file", "tree"])
@@ -220,7 +204,7 @@ def test_a_disk_that_is_full_at_any_write(small: Path, kind: str, what: str) -> 
         path = prepared(small / "srv", kind)
         store = Store(path)
         if what == "pages":
-            os.truncate(small / "filler", max(0, fill(small) - room * 4096))
+            os.truncate(small / "filler", max(0, fill(small / "filler") - room * 4096))
         else:
             left = os.statvfs(small).f_ffree - room
             for number in range(left):
@@ -235,7 +219,7 @@ def test_a_disk_that_is_full_at_any_write(small: Path, kind: str, what: str) -> 
             installed += 1
             assert read(path) == NEW
             if what == "pages":
-                fill(small)
+                fill(small / "filler")
             assert store.restore() == store.current
             assert read(path) == OLD
         assert not [name for name in os.listdir(f"{path}.releases") if name.startswith(".")]
