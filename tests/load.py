@@ -6,6 +6,8 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -67,6 +69,30 @@ def _body(answer: bytes) -> str:
     if length and len(body) != int(length[1]):
         raise ConnectionError(f"answered in part: {answer[:100]!r}")
     return body.decode()
+
+
+def free_port() -> int:
+    """Return a port that nobody has right now."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return int(listener.getsockname()[1])
+
+
+def other_worker(port: int, than: str) -> str:
+    """Return the answer of the first worker that is another one."""
+    give_up_at = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up_at:
+        if (body := fetch(port).strip()) != than:
+            return body
+    raise AssertionError(f"nobody else than {than!r} answers")
+
+
+@contextmanager
+def half_a_request(port: int) -> Iterator[socket.socket]:
+    """Give a connection that a worker waits for: accepted, but the request has no end yet."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n")
+        fetch(port)  # connections are accepted in order: if this one was, so was the other
+        yield connection
 
 
 class Load:

@@ -19,6 +19,7 @@ import psutil
 PATIENCE = 60.0  # seconds: a bound that protects against a hang, not a measurement
 ROOT = Path(__file__).parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
+OVERSEER = Path(sys.executable).with_name("overseer")
 HELLO = [sys.executable, str(ROOT / "examples" / "hello.py")]
 
 Fact = dict[str, Any]

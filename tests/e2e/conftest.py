@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.shops import Shop, release
-from tests.e2e.supervisors import Box, boot
+from tests.e2e.systemd import Box, boot
 from tests.release.servers import Server
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import overseer
-from tests.e2e.supervisors import OVERSEER, Box, Supervisord, free_port
-from tests.load import fetch
-from tests.master import HELLO, ROOT
+from tests.e2e.supervisord import Supervisord
+from tests.e2e.systemd import Box
+from tests.load import fetch, free_port
+from tests.master import HELLO, OVERSEER, ROOT
 from tests.needs import need
 
 # Words that a reader of files could take for something else.

@@ -13,8 +13,7 @@ import pytest
 from overseer_py.whereabouts import instances
 from tests.e2e.commands import TCP, document, overseer
 from tests.e2e.documents import Document
-from tests.e2e.supervisors import OVERSEER
-from tests.master import HELLO, PATIENCE, Master
+from tests.master import HELLO, OVERSEER, PATIENCE, Master
 from tests.needs import cannot
 
 

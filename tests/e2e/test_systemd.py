@@ -1,41 +1,16 @@
-"""Under systemd and supervisord, with the files that are shipped: one pid, no gap, a clean end."""
+"""Under systemd, with the files that are shipped: one pid, no gap, a clean end."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.supervisors import OVERSEER, UNIT_NAMES, UNITS, Box, Supervisord, free_port
-from tests.load import Load, fetch
-from tests.master import HELLO, PATIENCE, ROOT
+from tests.e2e.systemd import UNIT_NAMES, UNITS, Box
+from tests.load import Load, fetch, free_port, half_a_request, other_worker
+from tests.master import HELLO, PATIENCE
 from tests.needs import need
-
-
-def other_worker(port: int, than: str) -> str:
-    """Return the answer of the first worker that is another one."""
-    give_up_at = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up_at:
-        if (body := fetch(port).strip()) != than:
-            return body
-    raise AssertionError(f"nobody else than {than!r} answers")
-
-
-@contextmanager
-def half_a_request(port: int) -> Iterator[socket.socket]:
-    """Give a connection that a worker waits for: accepted, but the request has no end yet."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
-        connection.sendall(b"GET / HTTP/1.0\r\n")
-        fetch(port)  # connections are accepted in order: if this one was, so was the other
-        yield connection
-
-
-# -- systemd ---------------------------------------------------------------------------------
 
 
 def _configure(box: Box, name: str, text: str) -> None:
@@ -119,42 +94,3 @@ def test_connections_to_a_systemd_socket_wait_while_the_master_is_restarted(box:
     assert box.show(f"{unit}.service")["MainPID"] != before["MainPID"]
     box.run("systemctl", "stop", f"{unit}.socket", f"{unit}.service")
     assert "Failed" not in box.run("journalctl", "--unit", f"{unit}.service")
-
-
-# -- supervisord --------------------------------------------------------------------------------
-
-
-def _shipped(port: int) -> str:
-    """Return the shipped program section, for the example and this checkout."""
-    section = (ROOT / "supervisor" / "overseer.conf").read_text()
-    for shipped, here in (
-        ("/usr/local/bin/overseer", str(OVERSEER)),
-        ("--listen :8000", f"--listen 127.0.0.1:{port}"),
-        ("--chdir /srv/app/current ", ""),
-        ("/usr/bin/python3 app.py", " ".join(HELLO)),
-    ):
-        assert shipped in section
-        section = section.replace(shipped, here)
-    return section
-
-
-def test_supervisord_sees_one_pid_and_no_restart(tmp_path: Path) -> None:
-    """Three restarts under load by ``supervisorctl signal``: no request lost, nothing to notice."""
-    pytest.importorskip("supervisor")
-    port = free_port()
-    supervisord = Supervisord(tmp_path, _shipped(port))
-    try:
-        pid = supervisord.saw("RUNNING")
-        with Load(port, clients=2) as load:
-            worker = fetch(port).strip()
-            for _ in range(3):
-                assert supervisord.control("signal", "SIGUSR2", "app") == "app: signalled"
-                worker = other_worker(port, than=worker)
-            load.more()
-        assert load.failures == []
-        assert supervisord.saw("RUNNING") == pid
-        assert supervisord.control("stop", "app") == "app: stopped"
-        assert supervisord.log().count("spawned: 'app'") == 1
-        assert "stopped: app (exit status 0)" in supervisord.log()
-    finally:
-        assert supervisord.close() == 0

@@ -1,23 +1,20 @@
-"""Real supervisors above the master: a systemd in a box, and a supervisord."""
+"""A real systemd in a box of its own, with the shipped units."""
 
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.master import HELLO, PATIENCE, ROOT
+from tests.master import HELLO, OVERSEER, PATIENCE, ROOT
 
 SDBOX = str(ROOT / "tests" / "sdbox.sh")
 CANNOT = 77  # exit status of sdbox.sh where there can be no systemd in a box
 UNITS = ROOT / "systemd"
-OVERSEER = Path(sys.executable).with_name("overseer")
 UNIT_NAMES = {
     "overseer@.service": "overseer@app.service",  # a template is checked as one of its instances
     "overseer-example.service": "overseer-example.service",
@@ -26,12 +23,6 @@ UNIT_NAMES = {
 
 # The interpreter and the checkout may lie in somebody's home, which the units hide.
 SEEN = f"[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths={ROOT} {sys.prefix} {sys.base_prefix}\n"
-
-
-def free_port() -> int:
-    """Return a port that nobody has right now."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Box:
@@ -119,60 +110,3 @@ def boot(directory: Path) -> Box:
         (box.units / f"{name}.d" / "seen.conf").write_text(SEEN)
     box.run("/bin/sh", "-c", FURNISH, "-", str(OVERSEER), HELLO[1], sys.executable)
     return box
-
-
-SUPERVISORD = """
-[unix_http_server]
-file=%(here)s/s
-[supervisord]
-nodaemon=true
-logfile=%(here)s/log
-pidfile=%(here)s/pid
-childlogdir=%(here)s
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-[supervisorctl]
-serverurl=unix://%(here)s/s
-[include]
-files=overseer.conf
-"""
-
-
-class Supervisord:
-    """A supervisord of its own with a program section, of which the program is named app."""
-
-    def __init__(self, directory: Path, section: str) -> None:
-        self._directory = directory
-        (directory / "overseer.conf").write_text(section)
-        (directory / "supervisord.conf").write_text(SUPERVISORD)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf"],
-            cwd=directory,
-            env={"XDG_RUNTIME_DIR": str(directory)},
-            stdout=subprocess.DEVNULL,
-        )
-
-    def control(self, *words: str) -> str:
-        """Return what supervisorctl says."""
-        command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", "supervisord.conf"]
-        done = subprocess.run(
-            [*command, *words], cwd=self._directory, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    def saw(self, state: str) -> str:
-        """Wait until the program is in this state; return its pid."""
-        give_up_at = time.monotonic() + PATIENCE
-        while time.monotonic() < give_up_at:
-            if state in (status := self.control("status", "app")):
-                return status.partition("pid ")[2].partition(",")[0]
-        raise AssertionError(f"app is not {state}: {self.log()}")
-
-    def log(self) -> str:
-        """Return supervisord's log."""
-        return (self._directory / "log").read_text()
-
-    def close(self) -> int:
-        """End it, with the program; return its exit status."""
-        self.process.terminate()
-        return self.process.wait(PATIENCE)
