@@ -109,6 +109,8 @@ class Commands:
             facts["handover"] = "steered"
             if why := plan.why_shared(listener):
                 facts |= {"handover": "shared", "reason": why}
+            if listener.lasting:
+                facts["lasting"] = "yes"  # connections wait there, whatever ends the master
             self.log.info("listening", fd=FIRST_FD + index, **facts)
         if plan.settings.canary and not any(plan.steered().values()):
             self.log.warning("canary-ignored", reason="no listener can be steered")

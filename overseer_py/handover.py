@@ -34,6 +34,7 @@ MASTERS_OWN = (
     "LISTEN_PID",
     "LISTEN_FDNAMES",
     "LISTEN_PIDFDID",
+    "FDSTORE",
 )
 
 

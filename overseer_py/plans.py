@@ -19,7 +19,15 @@ from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
 from overseer_py.system.listeners import Listener, Seat
 
-FIXED = ("name", "control", "pid_file", "log_format", "log_level", "restart_signal")
+FIXED = (
+    "name",
+    "control",
+    "pid_file",
+    "log_format",
+    "log_level",
+    "restart_signal",
+    "fdstore",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Plans:
             if not is_to_be_fetched(config.settings, start_directory):
                 self._resolve(self.plan, [])
         except Exception:  # whatever it was, nothing stays bound
-            sockets.keep_only([])
+            sockets.close()
             raise
 
     def begin(self, generation: int, *, sharing: bool = False) -> None:

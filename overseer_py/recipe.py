@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from overseer_py import handover
-from overseer_py.address import Kind
 from overseer_py.config import OWN_VARIABLES
 from overseer_py.core.messages import WorkerId
 from overseer_py.core.policy import Policy
@@ -47,8 +46,8 @@ class Plan:
     def policy(self) -> Policy:
         """Return what the core needs to know."""
         steered = [listener for listener, own in self.steered().items() if own]
-        handed = any(listener.wanted.kind is Kind.ADOPTED for listener in steered)
-        return self.settings.policy(steered=bool(steered), parked=handed)
+        lasting = any(listener.lasting for listener in steered)
+        return self.settings.policy(steered=bool(steered), parked=lasting)
 
 
 class Resolved(NamedTuple):

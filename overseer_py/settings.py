@@ -203,6 +203,12 @@ class Settings:
     on_rollback: str = option.opt(
         "", "Run after a release was taken back.", option.a_command, metavar="COMMAND"
     )
+    fdstore: bool = option.opt(
+        False,
+        "Keep listeners with systemd (FileDescriptorStoreMax=): whatever ends the master, "
+        "connections wait for the next one.",
+        flag=True,
+    )
     pid_file: str = option.opt("", "Write the master's pid here.", metavar="FILE")
     control: str = option.opt(
         "", "Where this instance is known by its name, or none.", metavar="PATH|none"

@@ -12,13 +12,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 
 from overseer_py.address import Address, Kind
 from overseer_py.errors import ListenerError
+from overseer_py.system.fdstore import FdStore
 from overseer_py.system.group import Group
-from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener
+from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener, resume
 from overseer_py.system.loop import HANGUP, Loop
 
 
@@ -29,10 +31,12 @@ class Sockets:
         self,
         environ: Mapping[str, str],
         loop: Loop,
+        store: FdStore,
         on_shut_down: Callable[[Listener], None],
     ) -> None:
         """``on_shut_down`` is called when a worker has shut a listener down for everybody."""
         self._loop = loop
+        self._store = store
         self._on_shut_down = on_shut_down
         self._adopted = adopt(environ, os.getpid())
         self._open: list[Listener] = []
@@ -47,11 +51,12 @@ class Sockets:
         """
         chosen: list[Listener] = [] if addresses else list(self._adopted)
         taken: list[Listener] = []  # open ones, each for one address
+        left = self._store.claim(addresses)
         try:
             for address in addresses:
                 found = self._find(address, taken)
                 taken += found
-                chosen += [_renamed(o, address) for o in found] or [open_listener(address)]
+                chosen += [_renamed(o, address) for o in found] or [_open(address, left)]
             _check_names(chosen)
         except Exception:  # whatever it was: all of them or none
             for listener in chosen:
@@ -63,6 +68,8 @@ class Sockets:
                 if not self._of(listener.group):
                     self._watch(listener.group, listener.socket)
                 self._open.append(listener)
+                listener.lasting |= self._store.in_use
+        self._keep()
         return chosen
 
     # -- what each generation has ------------------------------------------------------------
@@ -94,6 +101,7 @@ class Sockets:
             except (OSError, ListenerError) as error:  # the others must come, whatever this one has
                 left_behind = error
             self._watch(seat.listener.group, seat.socket)
+        self._keep()
         if left_behind:
             raise ListenerError(f"could not be cut over: {left_behind}") from left_behind
 
@@ -109,6 +117,7 @@ class Sockets:
         for seat in self._seats.get(generation, []):
             before, seat.socket = seat.socket, seat.listener.socket
             self._release(seat.listener, before)
+        self._keep()
 
     def leave(self, generation: int) -> None:
         """Close what a generation had to itself, now that it is gone."""
@@ -116,9 +125,15 @@ class Sockets:
             self._release(seat.listener, seat.socket)
 
     def park(self) -> None:
-        """Let what is new wait in the sockets that were handed over: they outlive us."""
+        """Let what is new wait in sockets that outlive us: handed over, or stored with systemd."""
         for listener in self._open:
-            listener.group.park()
+            group = listener.group
+            if not self._store.holds(group.live):
+                group.park()
+                continue
+            with suppress(ListenerError):  # then it waits where workers are still busy
+                group.cut_over(group.join("parked", listener.wanted.backlog))
+        self._keep()
 
     def own(self, generation: int) -> list[Seat]:
         """Return the seats of a retiring generation that the current one does not have, too.
@@ -173,16 +188,24 @@ class Sockets:
         """Return the sockets that nobody but this master and its workers may hold."""
         every = [(seat.listener.group, seat.socket) for seat in self._taken()]
         every += [(listener.group, listener.socket) for listener in self._open]
-        return {_inode(member) for group, member in every if not group.is_adopted(member)}
+        own = [member for group, member in every if not group.is_adopted(member)]
+        return {_inode(member) for member in own if not self._store.holds(member)}
 
     def keep_only(self, needed: Iterable[Listener]) -> list[Listener]:
         """Close the listeners that nobody needs any more; return them."""
         kept = set(map(id, needed))
         gone = [listener for listener in self._open if id(listener) not in kept]
         self._open = [listener for listener in self._open if id(listener) in kept]
+        self._keep()
         for listener in gone:
             self._close(listener)
         return gone
+
+    def close(self) -> None:
+        """Close all, at the end; what systemd holds stays there for the next master."""
+        gone, self._open = self._open, []
+        for listener in gone:
+            self._close(listener)
 
     def listen_again(self) -> None:
         """Restore our backlog, which a worker's own listen(2) has overwritten.
@@ -203,7 +226,13 @@ class Sockets:
                 seat.socket = listener.socket
         if repaired or listener.socket is not dead:  # nothing repairs others: no end of reports
             self._watch(listener.group, listener.socket)
+        self._keep()
         return repaired
+
+    def _keep(self) -> None:
+        """Have systemd hold what is live, whoever ends us; what it handed over it holds anyway."""
+        live = [o for o in self._open if not o.group.is_adopted(o.socket)]
+        self._store.hold({o.name: o.socket for o in live if o.wanted.kind is not Kind.ADOPTED})
 
     def _watch(self, group: Group, member: socket.socket) -> None:
         """Notice a shutdown(2) by a worker.
@@ -239,7 +268,14 @@ class Sockets:
     def _close(self, listener: Listener) -> None:
         if not self._of(listener.group):
             self._loop.forget(listener.fd)
+            if self._store.holds(listener.socket):
+                listener.group.bequeath()
             listener.close()
+
+
+def _open(address: Address, left: Mapping[Address, socket.socket]) -> Listener:
+    """Open a listener, or go on with what an earlier master has left of it."""
+    return resume(address, left[address]) if address in left else open_listener(address)
 
 
 def _renamed(listener: Listener, address: Address) -> Listener:

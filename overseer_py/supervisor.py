@@ -55,6 +55,7 @@ from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
 from overseer_py.status import Service
 from overseer_py.system import procfs
+from overseer_py.system.fdstore import FdStore
 from overseer_py.system.guard import Guard
 from overseer_py.system.listeners import Listener
 from overseer_py.system.loop import IN, Loop
@@ -93,7 +94,8 @@ class Supervisor:
         self._manager = ServiceManager(sources.environ)
         self._systemd = SystemdObserver(self._manager, self._fleet)
         # Last: from here on there is something to leave behind.
-        self._sockets = Sockets(sources.environ, self._loop, self._on_shut_down)
+        self._store = FdStore(self._manager, sources.environ, wanted=settings.fdstore)
+        self._sockets = Sockets(sources.environ, self._loop, self._store, self._on_shut_down)
         self._retirement = Retirement(self._sockets, self._crew, self.post)
         self._plans = Plans(sources, config, self._sockets, start_directory)
         self._commands = Commands(
@@ -128,6 +130,8 @@ class Supervisor:
         self._log.info("overseer-started", name=name, pid=os.getpid(), version=__version__)
         if ignored := self._sockets.ignored(self._environ):
             self._log.warning("sockets-ignored", reason=ignored)
+        if self._store.obstacle:
+            self._log.warning("fdstore-ignored", reason=self._store.obstacle)
         self._commands.announce()
         self._updates.follow(plan.settings, self._start_directory, self._guard)
         start = RolloutRequested("start", plan.policy(), plan.settings.workers)
@@ -152,7 +156,7 @@ class Supervisor:
         self._children.kill_everything()
         if self._control:
             self._control.close()
-        self._sockets.keep_only([])
+        self._sockets.close()
         self._outlet.finish(_LAST_WORDS)
         for owner in (self._outlet, self._inbox, self._manager, self._signals, self._loop):
             owner.close()

@@ -19,6 +19,9 @@ _SO_ATTACH_FILTER = 26
 _SO_DETACH_FILTER = 27
 _SO_ATTACH_REUSEPORT_CBPF = 51  # Linux 4.5
 _SO_REUSEPORT = 15
+_IP_MINTTL = 21
+_IPV6_MINHOPCOUNT = 73
+_ALL_HOPS = 255  # Linux sends with 64
 
 _INSTRUCTION = struct.Struct("=HBBI")
 _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
@@ -72,14 +75,31 @@ def steer(member: socket.socket, program: bytes) -> None:
 
 
 def deafen(sock: socket.socket) -> None:
-    """Let nothing in: packets are dropped as if they had been lost (SO_ATTACH_FILTER)."""
-    _attach(sock, _SO_ATTACH_FILTER, _instruction(_RETURN, 0))
+    """Let nothing in: packets are dropped as if they had been lost.
+
+    TCP: by asking for more hops left than packets have (ip(7), IP_MINTTL), which needs no
+    privilege.  UDP does not look at that: by a filter (SO_ATTACH_FILTER), for which Linux 6.18
+    wants CAP_NET_ADMIN.
+    """
+    if sock.type == socket.SOCK_DGRAM:
+        _attach(sock, _SO_ATTACH_FILTER, _instruction(_RETURN, 0))
+    else:
+        _demand_hops(sock, _ALL_HOPS)
 
 
 def undeafen(sock: socket.socket) -> None:
     """Let all in again."""
-    with suppress(FileNotFoundError):  # it was not deaf
-        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    if sock.type == socket.SOCK_DGRAM:
+        with suppress(FileNotFoundError):  # it was not deaf
+            sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    else:
+        _demand_hops(sock, 0)
+
+
+def _demand_hops(sock: socket.socket, hops: int) -> None:
+    sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, hops)  # of an IPv6 socket: for IPv4 clients
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, hops)
 
 
 def allow_others(sock: socket.socket, allowed: int = 1) -> None:

@@ -73,6 +73,9 @@ class Group(Protocol):
     def park(self) -> None:
         """Let what is new wait with whoever handed the socket over, if anybody did."""
 
+    def bequeath(self) -> None:
+        """Leave what the live socket, which outlives us, needs to be reached."""
+
     def close(self) -> None:
         """Close every member but one that was handed over: nobody could open it anew."""
 
@@ -118,6 +121,9 @@ class Shared:
 
     def park(self) -> None:
         """Nothing: it waits there anyway."""
+
+    def bequeath(self) -> None:
+        """Nothing: it is reached by its address."""
 
     def close(self) -> None:
         """Close the one there is, unless it was handed over."""

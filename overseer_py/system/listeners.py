@@ -18,7 +18,8 @@ from socket import socket as Socket  # noqa: N812 - a class, and the name of wha
 from overseer_py.address import Address, Kind
 from overseer_py.errors import ConfigError, ListenerError
 from overseer_py.handover import FIRST_FD, Inherited
-from overseer_py.system import steering
+from overseer_py.system import sockdiag, steering, unix
+from overseer_py.system.activation import received
 from overseer_py.system.group import Entrance, Group, Shared
 from overseer_py.system.steering import Steered
 from overseer_py.system.unix import Renamed
@@ -37,6 +38,7 @@ class Listener:
     name: str
     wanted: Address
     group: Group
+    lasting: bool = False  # somebody else holds a socket there, too, which outlives the master
 
     @property
     def socket(self) -> Socket:
@@ -168,19 +170,41 @@ def open_listener(address: Address) -> Listener:
         raise ConfigError(f"listen {address}: {error}") from error
 
 
+def resume(address: Address, sock: Socket) -> Listener:
+    """Go on with the socket of an earlier master, which is at the address and nobody else's."""
+    sock.setblocking(not address.nonblock)
+    if address.kind is Kind.UNIX:
+        return Listener(address.name, address, Renamed(address, sock))
+    obstacle = _obstacle(sock)
+    return Listener(address.name, address, Shared(sock, obstacle) if obstacle else Steered(sock))
+
+
+def is_at(sock: Socket, address: Address, *, same_name: bool) -> bool:
+    """Whether a socket is bound where the address wants one; port 0 is any one of that name."""
+    if address.kind is Kind.UNIX:
+        return sock.family == socket.AF_UNIX and unix.is_at(sock, address.path)
+    datagrams = address.kind is Kind.UDP
+    kind = socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM
+    if sock.type != kind or address.kind is Kind.ADOPTED:
+        return False
+    family, place = _resolve(address, kind)
+    if sock.family != family or sockdiag.is_only_ipv6(sock) != address.bracketed:
+        return False
+    host, port = sock.getsockname()[:2]
+    return host == place[0] and (port == place[1] or (same_name and not place[1]))
+
+
 def adopt(environ: Mapping[str, str], pid: int) -> list[Listener]:
     """Take the sockets that systemd handed over (sd_listen_fds(3)); none if not meant for us.
 
     Two sockets of one unit share one name: the second is called NAME-1.
     """
-    if environ.get("LISTEN_PID") != str(pid) or not environ.get("LISTEN_FDS", "").isdecimal():
-        return []
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
     adopted: list[Listener] = []
-    for index in range(int(environ["LISTEN_FDS"])):
-        name = names[index] if index < len(names) and names[index] else f"listener-{index}"
-        twins = sum(listener.wanted.path == name for listener in adopted)
-        adopted.append(_adopt(FIRST_FD + index, f"{name}-{twins}" if twins else name, name))
+    for index, one in enumerate(received(environ, pid)):
+        if one.number is None:  # the others come from the store, see fdstore.py
+            name = one.name or f"listener-{index}"
+            twins = sum(listener.wanted.path == name for listener in adopted)
+            adopted.append(_adopt(one.fd, f"{name}-{twins}" if twins else name, name))
     return adopted
 
 
@@ -215,18 +239,24 @@ def _adopt(fd: int, name: str, group: str) -> Listener:
         raise ListenerError(f"listen fd:{fd}: not a listening socket; set Accept=no in the unit")
     if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Listener(name, address, _group(sock, os.geteuid()))
+    return Listener(name, address, _group(sock), lasting=True)
 
 
-def _group(sock: socket.socket, uid: int) -> Group:
+def _group(sock: socket.socket) -> Group:
     """Return the group that a socket which was handed over can begin."""
     if sock.family == socket.AF_UNIX:
         return Shared(sock, "its path belongs to whoever handed it over", adopted=True)
-    if (owner := os.fstat(sock.fileno()).st_uid) != uid:
-        why = f"handed over by uid {owner}; a second socket there must be of the same, not of {uid}"
-        return Shared(sock, why, adopted=True)
-    obstacle = steering.gather(sock)
+    obstacle = _obstacle(sock)
     return Shared(sock, obstacle, adopted=True) if obstacle else Steered(sock, adopted=sock)
+
+
+def _obstacle(sock: socket.socket) -> str:
+    """Return why no second socket can be beside one that another process made; empty if it can."""
+    if (owner := os.fstat(sock.fileno()).st_uid) != (uid := os.geteuid()):
+        return (
+            f"handed over by uid {owner}; a second socket there must be of the same, not of {uid}"
+        )
+    return steering.gather(sock)
 
 
 def _open_inet(address: Address) -> Listener:

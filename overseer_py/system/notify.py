@@ -7,15 +7,18 @@ what the kernel says (SCM_CREDENTIALS, unix(7)), not what the message says.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 _LONGEST = 4096
 _AT_ONCE = 64  # messages read in one turn of the loop
+_PATIENCE = struct.pack("ll", 1, 0)  # struct timeval: for systemd to take a descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +75,39 @@ class ServiceManager:
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
+        self.listens = bool(address)
         self.watchdog = _watchdog(environ) if address else None
 
     def tell(self, **fields: str | int) -> bool:
         """Send assignments, as in ``tell(READY=1)``; False if nobody heard."""
+        return self._send(fields, [], socket.MSG_DONTWAIT)
+
+    def hand_over(self, fd: int, **fields: str | int) -> bool:
+        """Send assignments with a descriptor; waits for room, for a second at most."""
+        return self._send(fields, [fd], 0)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all that was said has been dealt with (sd_notify_barrier(3)), or so long.
+
+        systemd closes the pipe's end once its turn has come.
+        """
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            sent = self.hand_over(write_end, BARRIER=1)
+            os.close(write_end)
+            return sent and bool(select.select([read_end], [], [], seconds)[0])
+        finally:
+            os.close(read_end)
+
+    def _send(self, fields: Mapping[str, str | int], fds: Sequence[int], flags: int) -> bool:
         if not self._address:
             return False
-        message = "\n".join(f"{name}={value}" for name, value in fields.items())
+        message = "\n".join(f"{name}={value}" for name, value in fields.items()).encode()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
         try:
-            self._socket.sendto(message.encode(), self._address)
+            self._socket.sendmsg([message], rights, flags, self._address)
         except OSError:
             return False
         return True

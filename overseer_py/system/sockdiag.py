@@ -30,6 +30,8 @@ _UNIX_MESSAGE_SIZE = 16  # struct unix_diag_msg
 _UNIX_INODE = struct.Struct("=4xI")
 _UNIX_NAME = 1  # UDIAG_SHOW_NAME
 _NAME_ATTRIBUTE = 0  # UNIX_DIAG_NAME
+_UNIX_FILE = 2  # UDIAG_SHOW_VFS
+_FILE_ATTRIBUTE = 1  # UNIX_DIAG_VFS: inode, device
 _UNIX_PEER = 4  # UDIAG_SHOW_PEER
 _PEER_ATTRIBUTE = 2  # UNIX_DIAG_PEER
 _UNIX_QUEUE = 0x10  # UDIAG_SHOW_RQLEN
@@ -141,6 +143,11 @@ def unix_queue(listener: socket.socket) -> int:
     """Return how many connections wait to be accepted on a unix socket."""
     attributes = _about_unix(listener, _UNIX_QUEUE)
     return _number(attributes.get(_QUEUE_ATTRIBUTE))
+
+
+def unix_file(sock: socket.socket) -> int:
+    """Return the inode of the path that a unix socket is bound to; 0 if it has none."""
+    return _number(_about_unix(sock, _UNIX_FILE).get(_FILE_ATTRIBUTE))
 
 
 def unix_connections(paths: Iterable[str]) -> set[int]:

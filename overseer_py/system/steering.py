@@ -148,6 +148,9 @@ class Steered:
         if self.adopted:
             self.cut_over(self.adopted)
 
+    def bequeath(self) -> None:
+        """Nothing: it is reached by its address."""
+
     def close(self) -> None:
         """Close every member but one that was handed over."""
         self.park()
@@ -235,9 +238,7 @@ def gather(first: socket.socket) -> str:
         if began and len(there) > 1:
             return "others are bound to its address, too (SO_REUSEPORT), and have their share"
         bpf.allow_others(first)
-        if began:
-            _begin_group(first)
-        bpf.steer(first, bpf.choose(0))
+        _begin_group(first)
     except OSError as error:
         bpf.allow_others(first, others_allowed)
         return f"the kernel has no steering here ({error.strerror or error})"
@@ -245,18 +246,24 @@ def gather(first: socket.socket) -> str:
 
 
 def _begin_group(first: socket.socket) -> None:
-    """Give a socket that is in the kernel's tables already a group: for a moment with another.
+    """Give the group of a socket its program, and the socket a group if it has none.
 
-    Only when a second one joins, the kernel makes a group of the first.  The second one is deaf:
-    a SYN that it gets is as one lost on the way, and comes again to the first.
+    One that was in the kernel's tables before others were allowed there has none, and gets it when
+    a second one joins.  That is deaf: a SYN that it gets is as one lost on the way, and comes again
+    to the first.
     """
-    with _twin(first) as second:
-        bpf.allow_others(second)
-        bpf.deafen(second)
-        second.bind(first.getsockname())
-        if second.type == socket.SOCK_STREAM:
-            second.listen(1)
+    try:
         bpf.steer(first, bpf.choose(0))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        with _twin(first) as second:
+            bpf.allow_others(second)
+            bpf.deafen(second)
+            second.bind(first.getsockname())
+            if second.type == socket.SOCK_STREAM:
+                second.listen(1)
+            bpf.steer(first, bpf.choose(0))
 
 
 def _twin(sock: socket.socket) -> socket.socket:

@@ -26,11 +26,16 @@ _LONGEST_PATH = 107  # unix(7): sun_path has 108 bytes, one of them the end
 class Renamed:
     """The sockets for one path, of which the live one has it."""
 
-    def __init__(self, address: Address) -> None:
-        """Bind and listen; raise OSError, or ListenerError with the remedy."""
+    def __init__(self, address: Address, live: socket.socket | None = None) -> None:
+        """Bind and listen, unless ``live`` has the path already.
+
+        Raises OSError, or ListenerError with the remedy.
+        """
         self.obstacle = _why_only_one(address.path)
         self._address = address
-        self.live = self._open(address.path)
+        if live:
+            _hand(address)
+        self.live = live or self._open(address.path)
         self.inode: tuple[int, int] | None = _inode(address.path)  # of the path, while it is ours
         self._members = {self.live}
         self._beside: dict[socket.socket, str] = {}  # those that never had the path
@@ -98,6 +103,10 @@ class Renamed:
     def park(self) -> None:
         """Nothing: nobody handed it over."""
 
+    def bequeath(self) -> None:
+        """Leave the path where it is: the live socket outlives us."""
+        self.inode = None
+
     def close(self) -> None:
         """Close all; unlink the path if it is still the one we made."""
         for member in list(self._beside):
@@ -117,6 +126,13 @@ class Renamed:
 
     def _open(self, path: str) -> socket.socket:
         return _open(replace(self._address, path=path))
+
+
+def is_at(sock: socket.socket, path: str) -> bool:
+    """Whether the path is that of this socket, whatever name it was bound to."""
+    with suppress(OSError):
+        return sockdiag.unix_file(sock) == os.lstat(path).st_ino
+    return False
 
 
 def _beside(path: str, label: str) -> str:
@@ -140,16 +156,15 @@ def _open(address: Address) -> socket.socket:
         raise ListenerError(
             f"listen {address}: the path has more than {_LONGEST_PATH} bytes; choose a shorter one"
         )
-    uid = uid_of(address.user) if address.user else -1
-    gid = gid_of(address.group) if address.group else -1
+    owner = _owner(address)  # looked up before anything is done
     _make_way(address)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     bound = False
     try:
         _bind(sock, address)
         bound = True
-        if (uid, gid) != (-1, -1):
-            os.chown(address.path, uid, gid, follow_symlinks=False)
+        if owner != (-1, -1):
+            os.chown(address.path, *owner, follow_symlinks=False)
         sock.setblocking(not address.nonblock)
         sock.listen(address.backlog)
     except OSError:
@@ -158,6 +173,20 @@ def _open(address: Address) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _owner(address: Address) -> tuple[int, int]:
+    """Return the uid and the gid that the path is to have; -1 for one that does not matter."""
+    uid = uid_of(address.user) if address.user else -1
+    return uid, gid_of(address.group) if address.group else -1
+
+
+def _hand(address: Address) -> None:
+    """Give a path that is there already the owner and the mode asked for."""
+    if (owner := _owner(address)) != (-1, -1):
+        os.chown(address.path, *owner, follow_symlinks=False)
+    if address.mode is not None:
+        os.chmod(address.path, address.mode)
 
 
 def _bind(sock: socket.socket, address: Address) -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ UNIT_NAMES = {
     "overseer-example.service": "overseer-example.service",
     "overseer-example.socket": "overseer-example.socket",
 }
+DROP_INS = ("hardening.conf",)
 
 # The interpreter and the checkout may lie in somebody's home, which the units hide.
 SEEN = f"[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths={ROOT} {sys.prefix} {sys.base_prefix}\n"
@@ -28,13 +30,14 @@ SEEN = f"[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths={ROOT} {sys.prefix} {sy
 class Box:
     """A systemd of its own that sees this machine's files and keeps its hands off them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, wrapper: Sequence[str] = ()) -> None:
+        """Boot it; ``wrapper`` is a command to put in front, such as unshare."""
         self._directory = directory
         self.units = directory / "units"
         self.units.mkdir()
         mounted = [str(path) for path in (ROOT, sys.prefix, sys.base_prefix) if _mounted(path)]
         self._process = subprocess.Popen(
-            [SDBOX, "boot", str(directory), *mounted],
+            [*wrapper, SDBOX, "boot", str(directory), *mounted],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -55,9 +58,14 @@ class Box:
             raise AssertionError(f"{command}: {done.stderr}\n{self.run('journalctl', '-n100')}")
         return done.stdout.strip()
 
-    def start_stop(self, unit: str) -> subprocess.Popen[bytes]:
-        """Begin to stop a unit; return who waits for its end."""
-        return subprocess.Popen([SDBOX, "run", str(self._directory), "systemctl", "stop", unit])
+    def begin(self, *command: str) -> subprocess.Popen[bytes]:
+        """Begin a command inside; return who waits for its end."""
+        return subprocess.Popen([SDBOX, "run", str(self._directory), *command])
+
+    @property
+    def pid(self) -> int:
+        """Its systemd, as this machine knows it."""
+        return int((self._directory / "pid").read_text())
 
     def show(self, unit: str) -> dict[str, str]:
         """Return the properties of a unit."""

@@ -4,6 +4,7 @@ GATE    a FIFO: wait at the start until somebody has opened and closed it
 START   seconds that the start takes
 TELL    how to say that it is ready: notify, or fd
 HEALTH  the status with which /health is answered
+SLOW    seconds that /slow takes
 """
 
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         health = self.path == "/health"
+        if self.path == "/slow":
+            time.sleep(float(os.environ["SLOW"]))
         body = f"{os.environ['OVERSEER_GENERATION']} {os.getpid()}\n".encode()
         self.send_response(int(os.environ.get("HEALTH", "200")) if health else 200)
         self.send_header("Content-Length", str(len(body)))

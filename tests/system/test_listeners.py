@@ -20,8 +20,10 @@ import pytest
 from overseer_py.address import Address, Kind, parse
 from overseer_py.errors import ConfigError, ListenerError
 from overseer_py.sockets import Sockets
+from overseer_py.system.fdstore import FdStore
 from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener
 from overseer_py.system.loop import Loop
+from overseer_py.system.notify import ServiceManager
 from tests.load import fetch
 from tests.master import HELLO, PATIENCE, Master
 from tests.needs import need
@@ -439,7 +441,9 @@ class Reports:
     def __init__(self, environ: dict[str, str] | None = None) -> None:
         self.loop = Loop()
         self.told: list[tuple[str, bool]] = []
-        self.sockets = Sockets(environ or {}, self.loop, self._on_shut_down)
+        self._manager = ServiceManager({})
+        store = FdStore(self._manager, {}, wanted=False)
+        self.sockets = Sockets(environ or {}, self.loop, store, self._on_shut_down)
 
     def _on_shut_down(self, listener: Listener) -> None:
         self.told.append((listener.name, self.sockets.revive(listener)))
@@ -457,8 +461,9 @@ class Reports:
 
     def close(self) -> None:
         """Close all."""
-        self.sockets.keep_only([])
+        self.sockets.close()
         self.loop.close()
+        self._manager.close()
 
 
 @pytest.fixture(name="reports")

@@ -15,8 +15,10 @@ from overseer_py.address import parse
 from overseer_py.errors import ListenerError
 from overseer_py.sockets import Sockets
 from overseer_py.system import connections
+from overseer_py.system.fdstore import FdStore
 from overseer_py.system.listeners import Listener, Seat
 from overseer_py.system.loop import Loop
+from overseer_py.system.notify import ServiceManager
 from tests.needs import cannot
 from tests.system.apart import apart
 from tests.system.test_bpf import reached
@@ -32,7 +34,9 @@ class Service:
     def __init__(self, environ: dict[str, str] | None = None) -> None:
         self.loop = Loop()
         self.told: list[tuple[str, bool]] = []  # listeners that were shut down, and revived
-        self.sockets = Sockets(environ or {}, self.loop, self._on_shut_down)
+        self._manager = ServiceManager(environ or {})
+        store = FdStore(self._manager, environ or {}, wanted=True)
+        self.sockets = Sockets(environ or {}, self.loop, store, self._on_shut_down)
         self.listeners: list[Listener] = []
 
     def _on_shut_down(self, listener: Listener) -> None:
@@ -63,8 +67,9 @@ class Service:
 
     def close(self) -> None:
         """Close all."""
-        self.sockets.keep_only([])
+        self.sockets.close()
         self.loop.close()
+        self._manager.close()
 
 
 @pytest.fixture(name="service")
