@@ -56,7 +56,7 @@ class Sockets:
             for address in addresses:
                 found = self._find(address, taken)
                 taken += found
-                chosen += [_renamed(o, address) for o in found] or [_open(address, left)]
+                chosen += [_renamed(o, address) for o in found] or [self._obtain(address, left)]
             _check_names(chosen)
         except Exception:  # whatever it was: all of them or none
             for listener in chosen:
@@ -253,6 +253,13 @@ class Sockets:
         self._loop.forget(member.fileno())  # it may be watched as one of another role
         self._loop.watch(member.fileno(), 0, call)
 
+    def _obtain(self, address: Address, left: Mapping[Address, socket.socket]) -> Listener:
+        """Open a listener, or go on with what an earlier master has left of it."""
+        if address in left:
+            return resume(address, left[address])
+        self._store.settle()
+        return open_listener(address)
+
     def _find(self, address: Address, taken: Sequence[Listener]) -> list[Listener]:
         """Return what is open for an address: the same, or the same place under another name."""
         if address.kind is Kind.ADOPTED:
@@ -271,11 +278,6 @@ class Sockets:
             if self._store.holds(listener.socket):
                 listener.group.bequeath()
             listener.close()
-
-
-def _open(address: Address, left: Mapping[Address, socket.socket]) -> Listener:
-    """Open a listener, or go on with what an earlier master has left of it."""
-    return resume(address, left[address]) if address in left else open_listener(address)
 
 
 def _renamed(listener: Listener, address: Address) -> Listener:

@@ -45,6 +45,7 @@ class FdStore:
         self._left = [(one, _socket(one)) for one in there]
         self._next = 1 + max((one.number or 0 for one in there), default=0)
         self._held: dict[int, _Held] = {}  # by inode
+        self._letting_go = False
 
     def claim(self, addresses: Sequence[Address]) -> dict[Address, socket.socket]:
         """Return what earlier masters left for these addresses; let go of the rest.
@@ -59,7 +60,10 @@ class FdStore:
                     self._held[_inode(sock)] = _Held(one.name, one.listener)
                     self._left.remove((one, sock))
                     break
-        self._let_go()
+        for one, sock in self._left:
+            self._forget(one.name)
+            sock.close()
+        self._left = []
         return found
 
     def hold(self, live: Mapping[str, socket.socket]) -> None:
@@ -76,6 +80,12 @@ class FdStore:
         for inode in self._held.keys() - wanted.keys():
             self._remove(inode)
 
+    def settle(self) -> None:
+        """Wait until systemd has let go of what it was told to: then its address can be bound."""
+        if self._letting_go:
+            self._manager.wait(_PATIENCE)
+        self._letting_go = False
+
     def holds(self, sock: socket.socket) -> bool:
         """Whether systemd has this socket, too."""
         return bool(self._held) and _inode(sock) in self._held
@@ -88,17 +98,10 @@ class FdStore:
             self._held[inode] = _Held(name, listener)
 
     def _remove(self, inode: int) -> None:
-        self._manager.tell(FDSTOREREMOVE=1, FDNAME=self._held.pop(inode).name)
+        self._forget(self._held.pop(inode).name)
 
-    def _let_go(self) -> None:
-        """Close what nobody wants any more, here and there: its address may be bound anew."""
-        if not self._left:
-            return
-        for one, sock in self._left:
-            self._manager.tell(FDSTOREREMOVE=1, FDNAME=one.name)
-            sock.close()
-        self._left = []
-        self._manager.wait(_PATIENCE)
+    def _forget(self, name: str) -> None:
+        self._letting_go |= self._manager.tell(FDSTOREREMOVE=1, FDNAME=name)
 
 
 def _socket(one: Received) -> socket.socket:
