@@ -139,6 +139,7 @@ def test_a_unit_in_use(box: Box) -> None:
     """Under a real systemd every word comes through, and a reload says how it has ended."""
     port = free_port()
     words = ["--name", "written", "--listen", f"127.0.0.1:{port}", "--env", f"ODD={VARIABLE}"]
+    words += ["--fdstore"]
     done = subprocess.run(
         [OVERSEER, "init", "systemd", *words, "--", *HELLO, *ODD],
         check=True,
@@ -148,7 +149,10 @@ def test_a_unit_in_use(box: Box) -> None:
     )
     (box.units / "written.service").write_text(done.stdout)
     box.run("systemctl", "daemon-reload")
+    unit = str(box.units / "written.service")
+    assert box.run("/bin/sh", "-c", f"systemd-analyze verify --man=no {unit} 2>&1") == ""
     box.run("systemctl", "start", "written")
+    assert box.show("written.service")["NFileDescriptorStore"] == "1"
     before = fetch(port).strip()
     worker = before.split()[-1]
     assert box.run("cat", f"/proc/{worker}/cmdline").split("\0")[:-1] == [*HELLO, *ODD]
