@@ -41,7 +41,8 @@ def instances(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for directory in filter(_is_private, _directories(environ)):
         for path in sorted((*directory.glob("*.sock"), *directory.glob("*/*.sock"))):
-            if path.is_socket():
+            # A service's own listener may lie there, too; only an instance has a lock.
+            if path.is_socket() and path.with_suffix(".lock").exists():
                 found.setdefault(path.stem, path)
     return found
 

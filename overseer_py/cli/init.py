@@ -22,6 +22,7 @@ from overseer_py.settings import Settings
 
 _PRIVILEGED = 1024  # ports below need a capability
 _MARGIN = 15  # seconds that the supervisor above waits beyond what the master itself allows
+_LEAST_STORE = 8  # room for listeners that a reload adds
 _BEFORE = 5  # seconds before it that a command gives up, so that it can say so
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATHS = ("env_file", "pid_file", "control", "to", "watch")  # relative to where we are now
@@ -99,7 +100,8 @@ def unit(config: Config, words: list[str], found: Resolved) -> str:
         "Restart=on-failure",
         "# 2: the configuration is wrong.  4: another overseer of that name runs.",
         "RestartPreventExitStatus=2 4",
-        "RestartSec=5s",
+        "RestartSec=1s",
+        *_store(config),
         "OOMPolicy=continue",
         "# Where the instance can be talked to: overseer status",
         f"RuntimeDirectory=overseer/{settings.name}",
@@ -124,15 +126,17 @@ def section(config: Config, words: list[str], found: Resolved) -> str:
         "numprocs=1",
         "autostart=true",
         "autorestart=unexpected",
-        "; 2: the configuration is wrong.  4: another overseer of that name runs.",
+        "; 2: the configuration is wrong.  4: another overseer of that name runs.  These are not",
+        "; tried again, but for startsecs=0 they would be: an exit before it is always a failure.",
         "exitcodes=0,2,4",
-        "startsecs=3",
-        "startretries=10",
+        "startsecs=0",
         "stopsignal=TERM",
         f"stopwaitsecs={round(settings.stop_delay + settings.drain_timeout + _MARGIN)}",
-        "; Not the group: each worker would get a second TERM.",
+        "; The group is the master: its workers have groups of their own, and end with it.",
         "stopasgroup=false",
         "killasgroup=true",
+        "; The master's log and the workers' stderr.  Named, it outlives supervisord:",
+        f"; stderr_logfile=/var/log/{settings.name}.log",
         "redirect_stderr=false",
     ]
     if os.geteuid() and "%" not in (user := _user()):
@@ -147,7 +151,14 @@ def _reload(settings: Settings, patience: float) -> Iterator[str]:
         return
     restart = " ".join(map(_systemd, [*_overseer(), "restart"]))
     yield "# Returns when the rollout has ended: 1 if it was rolled back; the old one serves on."
+    yield "# At once, and 0 whatever comes of it:  ExecReload=/bin/kill -USR2 $MAINPID"
     yield f"ExecReload={restart} --pid $MAINPID --timeout {patience:g}s"
+
+
+def _store(config: Config) -> Iterator[str]:
+    if config.settings.fdstore:
+        yield "# --fdstore: two for each listener; a cut-over stores the new before the old goes."
+        yield f"FileDescriptorStoreMax={max(_LEAST_STORE, 2 * len(config.addresses))}"
 
 
 def _words(sources: Sources, settings: Settings, found: Resolved) -> Iterator[str]:

@@ -7,8 +7,10 @@ import os
 import pwd
 
 from overseer_py.errors import ConfigError
+from overseer_py.system import procfs
 from overseer_py.system.launch import Identity
 
+_NEEDED = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}  # of root's, capabilities(7)
 _NOBODY_EVER = 2**32 - 1  # (uid_t) -1 means "leave it as it is" to chown(2) and setresuid(2)
 
 
@@ -37,9 +39,13 @@ def identity_of(user: str, group: str) -> Identity | None:
     groups = tuple(os.getgrouplist(account.pw_name, gid)) if account else (gid,)
     if (uid, gid) == (os.geteuid(), os.getegid()):
         return None
+    who = f"user {user}" if user else f"group {group}"
     if os.geteuid() != 0:
-        who = f"user {user}" if user else f"group {group}"
         raise ConfigError(f"{who}: only root can run workers as somebody else; start it as root")
+    ours = procfs.capabilities()
+    if lacking := [name for name, number in _NEEDED.items() if number not in ours]:
+        why = f"to start and to end workers as somebody else root needs {' and '.join(lacking)}"
+        raise ConfigError(f"{who}: {why}; add it to the CapabilityBoundingSet= of the unit")
     return Identity(uid, gid, groups)
 
 

@@ -6,8 +6,10 @@ A process may end between two looks: whatever is not there any more is simply le
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 
+_CAP_SEARCH = {1, 2}  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 _CAP_SYS_PTRACE = 19
 _SOCKET = "socket:["
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -79,12 +81,22 @@ def has_variable(pid: int, name: str, value: str) -> bool:
     return f"{name}={value}".encode() in read(f"/proc/{pid}/environ").split(b"\0")
 
 
-def sees_others() -> bool:
-    """Whether the descriptors of other users' processes are ours to see (CAP_SYS_PTRACE)."""
+def capabilities() -> set[int]:
+    """Return the capabilities that are in effect here, by their numbers (capabilities(7))."""
     for line in read("/proc/self/status").splitlines():
         if line.startswith(b"CapEff:"):
-            return bool(int(line.split()[1], 16) >> _CAP_SYS_PTRACE & 1)
-    return False
+            mask = int(line.split()[1], 16)
+            return {number for number in range(mask.bit_length()) if mask >> number & 1}
+    return set()
+
+
+def sees_others() -> bool:
+    """Whether the descriptors of other users' processes are ours to see.
+
+    Their directory is its owner's alone, and each of them is for whoever may trace its process.
+    """
+    ours = capabilities()
+    return _CAP_SYS_PTRACE in ours and bool(ours & _CAP_SEARCH)
 
 
 def is_hidden(pid: int) -> bool:
@@ -106,6 +118,14 @@ def sockets(pid: int) -> dict[int, list[int]]:
         if target.startswith(_SOCKET):
             found.setdefault(int(target[len(_SOCKET) : -1]), []).append(int(name))
     return found
+
+
+def close_others(kept: Collection[int]) -> None:
+    """Close every descriptor of our own but these: whoever holds a listener keeps its port."""
+    for name in entries("/proc/self/fd"):
+        if int(name) not in kept:
+            with suppress(OSError):
+                os.close(int(name))
 
 
 def holder(inode: int) -> dict[str, object]:

@@ -241,6 +241,8 @@ def gather(first: socket.socket) -> str:
         _begin_group(first)
     except OSError as error:
         bpf.allow_others(first, others_allowed)
+        if error.errno == errno.EACCES:
+            return "a second socket at a low port needs CAP_NET_BIND_SERVICE, which is not ours"
         return f"the kernel has no steering here ({error.strerror or error})"
     return ""
 

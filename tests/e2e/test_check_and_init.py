@@ -179,7 +179,7 @@ def test_a_section(tmp_path: Path) -> None:
     supervisord = Supervisord(tmp_path, done.stdout)
     try:
         pid = supervisord.saw("RUNNING")
-        worker = Path("/proc", fetch(port).split()[-1])
+        worker = Path("/proc", supervisord.saw_answer(port).split()[-1])
         assert (worker / "cmdline").read_text().split("\0")[:-1] == [*HELLO, *ODD]
         assert f"ODD={VARIABLE}" in (worker / "environ").read_text().split("\0")
         assert overseer(tmp_path, "restart", "--pid", pid).returncode == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.master import HELLO, ROOT, Master, program
+from tests.needs import need
 
 
 def run(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -201,3 +202,14 @@ def test_a_pid_file_lives_as_long_as_its_master(tmp_path: Path) -> None:
                 file.write_text("1\n")
             assert master.stop() == 0
             assert file.exists() is takeover
+
+
+@pytest.mark.parametrize("lacking", ["setuid", "setgid", "kill"])
+def test_root_that_may_not_do_what_its_workers_need(tmp_path: Path, lacking: str) -> None:
+    """Refused at the start: without CAP_KILL nobody could end them."""
+    if os.geteuid():
+        pytest.skip("needs root to run workers as somebody else")
+    wrapper = [need("setpriv"), f"--bounding-set=-{lacking}", "--inh-caps=-all"]
+    with Master(tmp_path, "--user", "nobody", "--", "true", wrapper=wrapper) as master:
+        assert master.wait() == 2
+        master.saw_line(f"as somebody else root needs CAP_{lacking.upper()}; add it to the ")

@@ -146,3 +146,16 @@ def _complete(place: Path, what: str, line: str = "") -> str:
     )
     assert done.stderr == ""
     return done.stdout
+
+
+def test_a_listener_of_the_service_is_no_instance(tmp_path: Path) -> None:
+    """Its unix socket may lie where the control socket does: nobody is to be asked there."""
+    runtime = tmp_path / "overseer"
+    runtime.mkdir(mode=0o700)
+    listen = ["--listen", f"unix:{runtime}/web.sock"]
+    with Master(tmp_path, "--name", "app", *listen, "--", *HELLO) as master:
+        master.ready()
+        done = overseer(tmp_path, "status")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("app ")
+        assert master.stop() == 0
