@@ -25,11 +25,18 @@ _TOP, _CLEAR, _REST_OF_LINE, _REST = "\x1b[H", "\x1b[2J", "\x1b[K", "\x1b[J"
 @instance
 @click.option("--json", "as_json", is_flag=True, help="Print the whole document.")
 @click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
-def status(name: str | None, pid: int | None, as_json: bool, watch: bool) -> None:
+@click.option("--ready", is_flag=True, help="Does it serve?  Exit status 0, or 1 and why not.")
+def status(name: str | None, pid: int | None, as_json: bool, watch: bool, ready: bool) -> None:
     """Show what runs: all instances of this user, or one.
 
     With --json a NAME gives one document, and no NAME a list of them; with --watch one a line.
+    --ready is for probes: one instance, one line, or with --json its document.
     """
+    if ready and watch:
+        raise click.UsageError("--ready looks once; with --watch nobody would see its exit status")
+    if ready:
+        _probe(name, pid, as_json=as_json)
+        return
     one = bool(name or pid)
     documents = _look(name, pid)
     if not watch:
@@ -44,6 +51,26 @@ def status(name: str | None, pid: int | None, as_json: bool, watch: bool) -> Non
         first = False
         time.sleep(_EVERY)
         documents = _look(name, pid)
+
+
+def _probe(name: str | None, pid: int | None, *, as_json: bool) -> None:
+    """Return if the service serves and is to be sent more; otherwise raise why it is not."""
+    document = Client(name, pid=pid).status()
+    who, generation = printable(document["name"]), document["generation"]
+    mine = [worker for worker in document["workers"] if worker["generation"] == generation]
+    serving = sum(worker["state"] == "ready" for worker in mine)
+    if as_json:
+        _print([document], one=True, as_json=True)
+    if document["state"] == "stopping":
+        raise OverseerError(f"{who} is not ready: it is stopping")
+    if document["state"] == "starting":
+        raise OverseerError(f"{who} is not ready: it is starting")
+    if not serving:
+        how = ", ".join(sorted({worker["state"] for worker in mine})) or "none"
+        raise OverseerError(f"{who} is not ready: workers of generation {generation}: {how}")
+    if not as_json:
+        wanted = document["workers_wanted"]
+        click.echo(f"{who} is ready: generation {generation}, {serving} of {wanted} workers")
 
 
 def _look(name: str | None, pid: int | None) -> list[Document]:

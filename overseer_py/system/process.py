@@ -131,7 +131,10 @@ class Children:
             return None
 
     def reap(self) -> None:
-        """Collect all that has ended.  Peeks first, so that nobody's status is stolen."""
+        """Collect all that has ended, orphans that came to us included.
+
+        Peeks first: the status of a process of ours is taken by that process alone.
+        """
         while (pid := _peek()) is not None:
             process = self._processes.get(pid)
             if process and process.ended is None:

@@ -1,6 +1,6 @@
 """Signals as events that can be read: which one, and from whom.  signalfd(2).
 
-All are blocked before anything slow happens (``block_all``), so that one that comes during the
+All are blocked before anything slow happens (``__main__``), so that one that comes during the
 start waits in the kernel.  PID 1 loses a signal that it neither blocks nor handles.
 """
 
@@ -45,7 +45,7 @@ class Caught:
     """One signal that arrived."""
 
     number: int
-    sender: int  # pid; 0 when the kernel sent it (a terminal, a timer)
+    sender: int | None  # pid; 0 of who is not of this PID namespace, None of the kernel itself
 
     @property
     def name(self) -> str:
@@ -62,8 +62,8 @@ def name_of(number: int) -> str:
 
 
 def block_all() -> None:
-    """Let every signal that the master serves wait until it can be served."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SERVED)
+    """Let every signal that the master serves wait until it can be served, and no other one."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, SERVED)  # the start has held even Ctrl-Z
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, children would reap themselves
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
@@ -90,9 +90,11 @@ class SignalQueue:
 
 def _caught(fields: tuple[int, ...]) -> Caught:
     number, _, code, pid = fields[:4]
-    return Caught(number, 0 if code == _SI_KERNEL else pid)
+    return Caught(number, None if code == _SI_KERNEL else pid)
 
 
 def sender_of(caught: Caught) -> dict[str, object]:
     """Return who sent a signal, as far as that can be known: the sender may be gone already."""
-    return procfs.described(caught.sender) if caught.sender else {"sender": "kernel"}
+    if caught.sender is None:  # a terminal, a timer
+        return {"sender": "kernel"}
+    return procfs.described(caught.sender) if caught.sender else {"sender": "outside"}

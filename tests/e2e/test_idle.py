@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,7 +12,7 @@ import pytest
 
 from overseer_py.system import sockdiag
 from tests.load import Load
-from tests.master import HELLO, PATIENCE, Master, program
+from tests.master import HELLO, Master
 from tests.needs import need
 
 
@@ -93,26 +90,3 @@ def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
 def test_a_thousand_restarts(tmp_path: Path) -> None:
     """1,000 restarts, 100,000 requests: none fails; fds, zombies, memory and sockets are back."""
     restarts_leave_nothing(tmp_path, restarts=1000, requests=100_000)
-
-
-def test_as_pid_1_it_reaps_and_stops(tmp_path: Path) -> None:
-    """In a pid namespace of its own: orphans are reaped, TERM drains, the exit status is 0."""
-    unshare = need("unshare")
-    if os.geteuid():
-        pytest.skip("needs root for a pid namespace")
-    wrapper = [unshare, "--pid", "--fork", "--mount-proc", "--kill-child"]
-    with Master(
-        tmp_path, "--listen", "127.0.0.1:0", "--", *program("orphans", "100"), wrapper=wrapper
-    ) as master:
-        master.ready()
-        assert master.saw("overseer-started")["pid"] == 1
-        (inner,) = [c for c in psutil.Process(master.pid).children() if _is_master(c)]
-        give_up_at = time.monotonic() + PATIENCE
-        while zombies := [c for c in inner.children() if c.status() == psutil.STATUS_ZOMBIE]:
-            assert time.monotonic() < give_up_at, zombies
-        inner.send_signal(signal.SIGTERM)
-        assert master.wait() == 0
-
-
-def _is_master(process: psutil.Process) -> bool:
-    return sys.executable in process.cmdline()

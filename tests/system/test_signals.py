@@ -66,7 +66,7 @@ def test_the_kernel_is_a_sender() -> None:
         return read(queue, 1)[0]
 
     caught = apart(run)
-    assert caught == Caught(signal.SIGALRM, 0)
+    assert caught == Caught(signal.SIGALRM, None)
     assert sender_of(caught) == {"sender": "kernel"}
 
 
