@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from overseer_py import dialects
 from overseer_py.core.messages import (
     BecameReady,
     BecameUnhealthy,
@@ -30,6 +31,7 @@ from overseer_py.system.notify import Message, microseconds
 from overseer_py.system.process import Children, Process
 from overseer_py.trials import Surroundings, Trial
 from overseer_py.watches import ReadyPipe, Rule
+from overseer_py.words import Words
 
 _REST = 20.0  # a look of 50 ms is followed by a second without one
 _QUIET = 10.0  # seconds between two lines about strangers
@@ -43,6 +45,7 @@ class Member:
     recipe: Recipe
     process: Process
     rule: Rule
+    words: Words
     output: Output
     started: float = field(default_factory=time.time)  # since the epoch
     ready: float | None = None  # likewise
@@ -84,22 +87,28 @@ class Crew:
         """Start a worker and return its pid; raise LaunchError, with nothing left of it."""
         settings = recipe.plan.settings
         rule: Rule | None = None
+        words: Words | None = None
         output: Output | None = None
         try:
             output = self._open_output(worker, settings)
             launch, rule = self._fit_out(worker, recipe, output)
+            words = Words(settings.inherit, self._loop, self._on_word(worker))
+            launch = words.fit(launch)
             process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
         except Exception:  # whatever it was, its descriptors are given back
+            if words:
+                words.stop()
             if rule:
                 rule.stop()
             if output:
                 output.abandon()
             raise
+        words.begin()
         output.handed_over()
         output.pid = process.pid
         if self._guard:
             self._guard.worker(process.pid)
-        self.members[worker] = Member(worker, recipe, process, rule, output)
+        self.members[worker] = Member(worker, recipe, process, rule, words, output)
         rule.begin(process, now)
         return process.pid
 
@@ -130,12 +139,14 @@ class Crew:
         """Send the drain signal."""
         if member := self.members.get(worker):  # none if it could not be started
             member.rule.stop()
-            member.process.drain(member.recipe.plan.settings.drain_signal)
+            member.words.stop()  # before it is asked: stand_in.py relies on it
+            member.process.drain(member.recipe.plan.settings.drains_at)
 
     def kill(self, worker: WorkerId) -> None:
         """SIGKILL the worker and all that is its."""
         if member := self.members.get(worker):
             member.rule.stop()
+            member.words.stop()
             self._children.kill(member.process)
 
     # -- what the master hears ------------------------------------------------------------------
@@ -159,13 +170,16 @@ class Crew:
                     cost = time.monotonic() - begun
                     rule.next_look = max(rule.next_look, begun + _REST * cost)
 
-    def hear(self, message: Message) -> None:
-        """Take a message on NOTIFY_SOCKET from a process of a worker's group, from nobody else."""
+    def hear(self, message: Message) -> WorkerId | None:
+        """Take a message on NOTIFY_SOCKET from a process of a worker's group, from nobody else.
+
+        Returns whose it was.
+        """
         process = self._children.by_group(message.pid)
         found = [m for m in self.members.values() if process and m.process is process]
         if not found:
             self._ignore(message.pid)
-            return
+            return None
         (member,) = found
         fields = message.fields
         if (status := fields.get("STATUS")) is not None:
@@ -177,6 +191,7 @@ class Crew:
             member.stopping = True
             self._log.info("worker-stopping", worker=str(member.worker))
         member.rule.hear(fields)
+        return member.worker
 
     def _ignore(self, pid: int) -> None:
         """Say that a stranger was not heard; not each time: anybody may write there."""
@@ -227,11 +242,19 @@ class Crew:
             self._log.info("worker-not-ready-yet", worker=str(worker), reason=why)
 
         around = Surroundings(self._loop, self._children, seats, launch, say)
-        rule = rule_for(settings.ready, ready, around)
+        tells = dialects.says_ready(settings.inherit)
+        rule = rule_for(settings.ready, ready, around, tells=tells)
         if isinstance(rule, ReadyPipe):
             environ = {**launch.environ, "OVERSEER_READY_FD": str(FIRST_FD + len(seats))}
             launch = replace(launch, environ=environ, fds=[*launch.fds, rule.write_end])
         return launch, rule
+
+    def _on_word(self, worker: WorkerId) -> Callable[[], None]:
+        def on_word() -> None:
+            member = self.members[worker]
+            member.rule = member.rule.told(member.process, time.monotonic())
+
+        return on_word
 
     def _on_unhealthy(self, worker: WorkerId) -> Callable[[str], None]:
         return lambda how: self._post(BecameUnhealthy(worker, how))
@@ -242,6 +265,7 @@ class Crew:
             if self._guard:
                 self._guard.gone(member.process.pid)
             member.rule.stop()
+            member.words.stop()
             self.last_words[worker[:2]] = worker, member.output.ended()
             self._post(Exited(worker, how, status))
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from overseer_py import address, values
 from overseer_py.core.policy import OnExit
+from overseer_py.dialects import DIALECTS
 from overseer_py.release import places
 from overseer_py.values import ReadyRule
 
 LONGEST_NAME = 64
-DIALECTS = ("systemd",)
 
 
 @dataclass(frozen=True, slots=True)

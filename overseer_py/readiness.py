@@ -14,7 +14,7 @@ from overseer_py.system import procfs
 from overseer_py.system.listeners import Seat
 from overseer_py.trials import AcceptAs, Exec, Http, Surroundings
 from overseer_py.values import ReadyRule
-from overseer_py.watches import Accept, Delay, Notify, NotifyOrDelay, ReadyPipe, Rule
+from overseer_py.watches import Accept, Delay, Notify, NotifyOrDelay, ReadyPipe, Rule, Told
 
 ALIVE_LONG_ENOUGH = 1.0  # seconds: ``auto`` without listeners and without READY=1
 
@@ -31,14 +31,19 @@ Place = TypeVar("Place", bound=Named)
 
 
 def rule_for(  # noqa: PLR0911 - one for each rule
-    rule: ReadyRule, on_ready: Callable[[], None], around: Surroundings
+    rule: ReadyRule,
+    on_ready: Callable[[], None],
+    around: Surroundings,
+    *,
+    tells: bool = False,
 ) -> Rule:
-    """Return the watch for one worker."""
+    """Return the watch for one worker; ``tells``: its convention has a word for being ready."""
     match rule.kind:
         case "auto":
             if not around.seats:
                 return NotifyOrDelay(on_ready, ALIVE_LONG_ENOUGH)
-            return _accept(on_ready, around, around.seats)
+            accept = _accept(on_ready, around, around.seats)
+            return Told(accept) if tells else accept
         case "accept":
             return _accept(on_ready, around, named(around.seats, rule.argument))
         case "notify":

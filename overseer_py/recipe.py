@@ -6,13 +6,15 @@ environment files, the users.  A crash respawn uses what its generation has.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from overseer_py import handover
+from overseer_py import dialects, handover
 from overseer_py.config import OWN_VARIABLES
 from overseer_py.core.messages import WorkerId
 from overseer_py.core.policy import Policy
@@ -79,12 +81,13 @@ class Recipe:
     def launch(self, worker: WorkerId, environ: Mapping[str, str]) -> Launch:
         """Return how to start this worker; ``environ`` is what the master adds for it alone."""
         settings = self.plan.settings
+        own = dialects.of_worker(settings.inherit, worker.generation, worker.slot)
         return Launch(
             argv=self.resolved.argv,
-            environ={**self.resolved.environ, **mark(worker), **environ},
+            environ={**self.resolved.environ, **mark(worker), **own, **environ},
             directory=self.directory,
             fds=[seat.fd for seat in self.seats],
-            death_signal=settings.drain_signal,
+            death_signal=settings.drains_at,
             umask=settings.umask,
             identity=self.resolved.identity,
         )
@@ -116,15 +119,38 @@ def resolve(
     directory = os.path.realpath(os.path.join(start_directory, settings.chdir))
     if not os.path.isdir(directory):
         raise ConfigError(f"chdir: {settings.chdir or start_directory}: no such directory")
-    service = handover.scrub(environ, OWN_VARIABLES) | home_of(settings.user)
+    foreign = filter(dialects.is_foreign, environ)
+    service = handover.scrub(environ, (*OWN_VARIABLES, *foreign)) | home_of(settings.user)
     for path in settings.env_file:
         service |= read_env_file(path)
     service |= dict(settings.env)
     service |= handover.describe(inherited)
+    service |= dialects.describe(settings.inherit, inherited, settings.listen)
+    if "overseer" in settings.inherit:
+        service |= binary(argv[0], service.get("PATH", ""), directory)
     service["PWD"] = directory
     service["OVERSEER_INSTANCE"] = settings.name
     service["OVERSEER_DRAIN_SECONDS"] = f"{settings.drain_timeout:g}"
+    try:  # of the updater's reader; said now, and not when the first release comes
+        identity_of(settings.fetch_user, "")
+    except ConfigError as error:
+        raise ConfigError(f"fetch_user: {error}") from error
     return Resolved(argv, service, directory, identity_of(settings.user, settings.group))
+
+
+def binary(program: str, path: str, directory: str) -> dict[str, str]:
+    """Return what jpillora/overseer tells a program of its own file.
+
+    The identity is of the file, not of its content: to read a big one would hold the master up.
+    """
+    where = os.path.join(directory, program) if "/" in program else shutil.which(program, path=path)
+    try:
+        found = os.stat(where or "")
+    except OSError:
+        return {}  # it cannot be executed, either, which says more
+    known = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+    name = hashlib.sha1(known.encode(), usedforsecurity=False).hexdigest()
+    return {"OVERSEER_BIN_PATH": os.path.realpath(where or ""), "OVERSEER_BIN_ID": name}
 
 
 def logical_directory(environ: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from overseer_py import option, values
+from overseer_py import dialects, option, values
 from overseer_py.core.policy import Canary, OnExit, Policy
 from overseer_py.option import LONGEST_NAME
 from overseer_py.values import ReadyRule
@@ -96,8 +96,12 @@ class Settings:
     close_idle: bool = option.opt(
         False, "Steered: close an old worker's idle kept-alive connections for it.", flag=True
     )
-    drain_signal: signal.Signals = option.opt(
-        signal.SIGTERM, "Asks a worker to drain.", values.signal_number, metavar="SIG"
+    drain_signal: signal.Signals | None = option.opt(
+        None,
+        "Asks a worker to drain.",
+        values.signal_number,
+        metavar="SIG",
+        shown="TERM; what --inherit says",
     )
     drain_timeout: float = option.opt(
         30.0, "Then SIGKILL to its group.", values.duration, metavar="D"
@@ -145,7 +149,9 @@ class Settings:
     )
     inherit: tuple[str, ...] = option.opt(
         ("systemd",),
-        "Socket-passing conventions for the workers.",
+        "Conventions that the program is written for, beside systemd's: "
+        + ", ".join(dialects.DIALECTS[1:])
+        + ".",
         option.dialects,
         metavar="DIALECT,…",
     )
@@ -230,6 +236,11 @@ class Settings:
         False, "Hand stderr over untouched; no last lines are kept.", flag=True
     )
     command: tuple[str, ...] = ()
+
+    @property
+    def drains_at(self) -> signal.Signals:
+        """What asks a worker to drain, be it chosen or what the program's convention has."""
+        return self.drain_signal or dialects.drain_signal(self.inherit)
 
     def policy(self, *, steered: bool, parked: bool) -> Policy:
         """Return what the core needs to know, of these settings and of the listeners."""

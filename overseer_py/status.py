@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from overseer_py import __version__
+from overseer_py import __version__, dialects
 from overseer_py.census import Census
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.generation import Generation
@@ -118,7 +118,7 @@ def _workers(service: Service) -> list[dict[str, object]]:
 
 
 def _worker(service: Service, worker: Worker, member: Member | None) -> dict[str, object]:
-    pids = procfs.tree([member.process.pid]) if member else []
+    pids = _pids(member) if member else []
     return {
         "pid": member.process.pid if member else None,
         "slot": worker.id.slot,
@@ -132,6 +132,12 @@ def _worker(service: Service, worker: Worker, member: Member | None) -> dict[str
         "crashes": worker.crashes,
         "status": member.status if member else "",
     }
+
+
+def _pids(member: Member) -> list[int]:
+    """Return the program's processes; one that stands in for the master is none of them."""
+    stood_in = bool(dialects.meant_for_parent(member.recipe.plan.settings.inherit))
+    return procfs.tree([member.process.pid])[stood_in:]
 
 
 def _cpu(pids: Iterable[int], member: Member | None) -> float:

@@ -39,6 +39,7 @@ from overseer_py.core.messages import (
     WorkerId,
 )
 from overseer_py.crew import Crew
+from overseer_py.errands import Errands
 from overseer_py.errors import ListenerError, OverseerError
 from overseer_py.instance import Claim
 from overseer_py.leavers import Leavers
@@ -111,7 +112,9 @@ class Supervisor:
         self._journal = Record("event", _KEPT)
         self._service = Service(self._fleet, self._crew, self._plans, ledger, census, self._updates)
         log = LogObserver(self._log, self._journal, self._crew.last_lines, self._hint)
-        self._observers = (ledger, log, self._systemd, self._promises, self._updates)
+        self._errands = Errands(self._fleet, self._log, self._commands.restart)
+        others = (self._systemd, self._promises, self._updates, self._errands)
+        self._observers = (ledger, log, *others)
         self._control: Control | None = None
 
     # -- the loop ------------------------------------------------------------------------
@@ -158,7 +161,14 @@ class Supervisor:
             self._control.close()
         self._sockets.close()
         self._outlet.finish(_LAST_WORDS)
-        for owner in (self._outlet, self._inbox, self._manager, self._signals, self._loop):
+        for owner in (
+            self._errands,
+            self._outlet,
+            self._inbox,
+            self._manager,
+            self._signals,
+            self._loop,
+        ):
             owner.close()
 
     def _turn(self) -> None:
@@ -291,7 +301,8 @@ class Supervisor:
 
     def _on_messages(self, _: int) -> None:
         for message in self._inbox.read():
-            self._crew.hear(message)
+            if worker := self._crew.hear(message):
+                self._errands.hear(worker, message)
 
     def _on_signals(self, _: int) -> None:
         for caught in self._signals.read():
@@ -327,11 +338,9 @@ class Supervisor:
         return self._retirement.hint(worker) or self._crew.hint(worker)
 
     def _methods(self) -> Mapping[str, Method]:
-        commands = self._commands
-        methods = Methods(
-            self._service, commands, self._promises, self._journal, self._lines, self.perform
-        )
-        return methods.table()
+        records = self._journal, self._lines
+        perform = self.perform
+        return Methods(self._service, self._commands, self._promises, *records, perform).table()
 
     def _output(self, worker: WorkerId, settings: Settings) -> Output:
         return Output(worker, settings, self._loop, self._outlet, self._lines)

@@ -36,9 +36,31 @@ class Rule:
     def hear(self, fields: Mapping[str, str]) -> None:
         """Take a message that came on NOTIFY_SOCKET from the worker's process group."""
 
+    def told(self, worker: Process, now: float) -> Rule:
+        """Take its convention's word for being ready; return the rule from now on."""
+        return self
+
     def stop(self) -> None:
         """Watch no more: it is ready, or it is past."""
         self.next_look = None
+
+
+class Told(Rule):
+    """The word of the program's convention, and then another rule.
+
+    The word alone would be early: endless gives it before it accepts, once for each server.
+    """
+
+    hint = "it has not sent SIGTERM to its parent, as --inherit says that it does"
+
+    def __init__(self, then: Rule) -> None:
+        super().__init__(then.on_ready)
+        self._then = then
+
+    def told(self, worker: Process, now: float) -> Rule:
+        """Go on with the other rule."""
+        self._then.begin(worker, now)
+        return self._then
 
 
 class Notify(Rule):
@@ -148,6 +170,12 @@ class ReadyPipe(Rule):
         """Let go of the end that the worker has now."""
         os.close(self.write_end)
         self.write_end = -1
+
+    def told(self, worker: Process, now: float) -> Rule:
+        """Take it as the newline: einhorn's programs write a line, but on a socket."""
+        if self._fd >= 0:
+            self.on_ready()
+        return self
 
     def _on_readable(self, _: int) -> None:
         data = os.read(self._fd, 4096)

@@ -20,7 +20,7 @@ PURE |= {"functools", "itertools", "operator", "math", "abc", "heapq", "bisect",
 PURE |= {"re", "difflib", "textwrap"}
 
 # Modules that only turn values into values; ``signal`` gives its numbers names.
-VALUES = {"address", "errors", "handover", "suggest", "values"}
+VALUES = {"address", "dialects", "errors", "handover", "suggest", "values"}
 
 # What a rollout must not wait for, and a defect of which must not reach the master.
 HEAVY = {"watchdog", "psutil", "httpx", "boto3", "botocore", "requests", "minisign"}

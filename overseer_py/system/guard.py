@@ -106,19 +106,11 @@ def watch(pipe: int, master: int, keep: Iterable[int], _report_fd: int) -> NoRet
     """
     try:
         libc.set_name("overseer-guard")
-        _let_go({0, 1, 2, pipe, *keep})
+        procfs.close_others({0, 1, 2, pipe, *keep})
         workers, inodes = _listen(pipe)
         _clean_up(master, workers, inodes)
     finally:
         os._exit(0)
-
-
-def _let_go(kept: set[int]) -> None:
-    """Close every other descriptor: a guard that held a listener would keep its port."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            with suppress(OSError):
-                os.close(int(name))
 
 
 def _listen(pipe: int) -> tuple[dict[int, int], set[int]]:

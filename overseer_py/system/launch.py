@@ -17,7 +17,8 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import NamedTuple, NoReturn
 
 from overseer_py.handover import FIRST_FD
-from overseer_py.system import libc
+from overseer_py.system import libc, stand_in
+from overseer_py.system.stand_in import StandIn
 
 NOT_EXECUTED = 127  # exit status of a child that could not become the program
 
@@ -40,9 +41,10 @@ class Launch:
     fds: Sequence[int] = ()  # become 3, 4, …
     stdout: int = 1
     stderr: int = 2
-    death_signal: int = signal.SIGTERM  # sent to it when the master dies, however it dies
+    death_signal: signal.Signals = signal.SIGTERM  # sent to it when the master dies in any way
     umask: int | None = None
     identity: Identity | None = None
+    stand_in: StandIn | None = None  # between it and the master, if it signals its parent
 
 
 def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) -> NoReturn:
@@ -53,6 +55,8 @@ def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) 
     step = "set up its descriptors"
     try:
         os.setpgid(0, 0)
+        above = FIRST_FD + len(launch.fds)
+        pipe = fcntl(launch.stand_in.pipe, F_DUPFD_CLOEXEC, above) if launch.stand_in else -1
         report_fd = place(report_fd, launch)
         step = f"enter directory {launch.directory}"
         if launch.directory:
@@ -64,9 +68,10 @@ def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) 
             change_identity(launch.identity)
         step = f"execute {launch.argv[0]}"
         die_with(master, launch.death_signal)
-        environ = dict(launch.environ)
-        if "LISTEN_FDS" in environ:
-            environ["LISTEN_PID"] = str(os.getpid())
+        if launch.stand_in:
+            master = stand_in.part(launch.stand_in, pipe, master, launch.death_signal)
+            die_with(master, launch.death_signal)
+        environ = with_pids(launch.environ, master)
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         reset_signals()  # last: one that waited takes effect here, with its default action
         os.execvpe(launch.argv[0], list(launch.argv), environ)
@@ -75,6 +80,16 @@ def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) 
     except BaseException as error:  # noqa: BLE001 - the child must never return into the master
         os.write(report_fd, f"could not {step}: {error}".encode())
     os._exit(NOT_EXECUTED)
+
+
+def with_pids(environ: Mapping[str, str], parent: int) -> dict[str, str]:
+    """Return the variables with those that only this process knows."""
+    environ = dict(environ)
+    if "LISTEN_FDS" in environ:
+        environ["LISTEN_PID"] = str(os.getpid())
+    if "EINHORN_FD_COUNT" in environ:
+        environ["EINHORN_MASTER_PID"] = str(parent)
+    return environ
 
 
 def place(report_fd: int, launch: Launch) -> int:

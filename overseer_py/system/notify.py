@@ -13,10 +13,13 @@ import struct
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 _LONGEST = 4096
+_INT = array("i").itemsize
+_MOST_FDS = 4  # with one message; the kernel closes what there is no room for
+_ROOM = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_MOST_FDS * _INT)
 _AT_ONCE = 64  # messages read in one turn of the loop
 _PATIENCE = struct.pack("ll", 1, 0)  # struct timeval: for systemd to take a descriptor
 
@@ -27,6 +30,18 @@ class Message:
 
     pid: int
     fields: Mapping[str, str]
+    fds: list[int] = field(default_factory=list)
+
+    def take(self) -> list[int]:
+        """Return the descriptors that came with it; they are the caller's."""
+        taken = self.fds.copy()
+        self.fds.clear()
+        return taken
+
+    def close(self) -> None:
+        """Close those that nobody took: who sent sd_notify_barrier(3) waits for that."""
+        for fd in self.take():
+            os.close(fd)
 
 
 class Inbox:
@@ -46,12 +61,19 @@ class Inbox:
         been taken (sd_notify_barrier(3)) and end then, and who it was cannot be told any more.
         """
         for _ in range(_AT_ONCE):
-            try:  # no room for descriptors: the kernel closes what sd_notify_barrier(3) sends
-                data, ancillary, *_ = self._socket.recvmsg(_LONGEST, socket.CMSG_SPACE(_UCRED.size))
+            try:
+                data, ancillary, *_ = self._socket.recvmsg(_LONGEST, _ROOM, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
-            pid = next((_UCRED.unpack(value)[0] for *_, value in ancillary), 0)
-            yield Message(pid, parse(data))
+            told = {kind: value for _, kind, value in ancillary}
+            pid = _UCRED.unpack(told[socket.SCM_CREDENTIALS])[0]
+            rights = told.get(socket.SCM_RIGHTS, b"")
+            fds = array("i", rights[: len(rights) - len(rights) % _INT])
+            message = Message(pid, parse(data), list(fds))
+            try:
+                yield message
+            finally:
+                message.close()
 
     def close(self) -> None:
         """Close the socket; its name goes with it."""
