@@ -8,7 +8,7 @@
     the oldest of that name is sent there, and is the master's no more.  If there is none, the end
     is closed; with ``X_OVERSEER_WAIT=1`` it is sent once there is one.
 ``X_OVERSEER_LEASES=1`` with one end of a socket pair
-    a file that all workers share, for their locks (worker/lease.py).
+    a file that all workers share, for their locks (worker/leases.py).
 
 Messages come from processes of a worker's group alone (crew.py).  Nothing here waits, and nothing
 of what is kept is looked into.

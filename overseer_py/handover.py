@@ -23,6 +23,7 @@ WORKER_VARIABLES = (
     "OVERSEER_RELEASE",
     "OVERSEER_READY_FD",
     "OVERSEER_DRAIN_SECONDS",
+    "OVERSEER_DRAIN_SIG",
 )
 
 # The master's own: a worker that could speak to systemd could take the unit's MAINPID.

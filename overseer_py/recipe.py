@@ -131,6 +131,7 @@ def resolve(
     service["PWD"] = directory
     service["OVERSEER_INSTANCE"] = settings.name
     service["OVERSEER_DRAIN_SECONDS"] = f"{settings.drain_timeout:g}"
+    service["OVERSEER_DRAIN_SIG"] = settings.drains_at.name.removeprefix("SIG")
     try:  # of the updater's reader; said now, and not when the first release comes
         identity_of(settings.fetch_user, "")
     except ConfigError as error:

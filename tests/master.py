@@ -20,6 +20,7 @@ PATIENCE = 60.0  # seconds: a bound that protects against a hang, not a measurem
 ROOT = Path(__file__).parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
 OVERSEER = Path(sys.executable).with_name("overseer")
+RUN = [sys.executable, "-m", "overseer_py", "run"]
 HELLO = [sys.executable, str(ROOT / "examples" / "hello.py")]
 
 Fact = dict[str, Any]
@@ -36,7 +37,7 @@ class Master:
     Runs in a session of its own, with a runtime directory of its own, so that no two tests meet.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is rarely wanted has a name
         self,
         tmp_path: Path,
         *arguments: str,
@@ -44,16 +45,22 @@ class Master:
         cwd: Path | None = None,
         wrapper: Sequence[str] = (),
         log_format: str = "json",
+        script: Sequence[str] = (),
     ) -> None:
-        """Start it; ``wrapper`` is a command to put in front, such as strace or unshare."""
+        """Start it; ``wrapper`` is a command to put in front, such as strace or unshare.
+
+        A ``script`` is a command that becomes a master by itself.
+        """
         self.facts: list[Fact] = []
         self.stderr: list[str] = []  # lines that are no facts: the workers' own
         self._news = threading.Condition()
         self._ended = False
         environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), **(env or {})}
         options = ["--log-format", log_format] if log_format else []
+        if script:
+            environ["OVERSEER_LOG_FORMAT"] = log_format
         self.process = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", "overseer_py", "run", *options, *arguments],
+            [*wrapper, *(script or [*RUN, *options]), *arguments],
             env=environ,
             cwd=cwd or ROOT,
             stdin=subprocess.DEVNULL,
