@@ -18,7 +18,7 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, A
 Factory = Callable[[], asyncio.Protocol]
 
 _LOOK = 0.02  # seconds between two looks
-_TURNS = 5  # of the loop, from accept() to a protocol: asyncio makes a task, and two callbacks
+TURNS = 5  # of the loop, from accept() to a protocol: asyncio makes a task, and two callbacks
 _RESTING = 1.0  # seconds after which what moves no more has been sent whole
 
 
@@ -223,7 +223,7 @@ class Conversations:
 
     async def _ended(self, seconds: float | None) -> None:
         end = None if seconds is None else time.monotonic() + seconds
-        for _ in range(_TURNS):  # what the loop has accepted is not known to us at once
+        for _ in range(TURNS):  # what the loop has accepted is not known to us at once
             await asyncio.sleep(0)
         while self._open() and (end is None or time.monotonic() < end):
             for conversation in self._open():

@@ -6,8 +6,9 @@ import asyncio
 import socket
 import ssl as tls
 from collections.abc import Iterable
+from contextlib import suppress
 
-from overseer_py.worker.conversations import Answer, Conversations, Factory
+from overseer_py.worker.conversations import TURNS, Answer, Conversations, Factory
 from overseer_py.worker.departure import LINGER, draining
 from overseer_py.worker.inherited import listeners as inherited
 from overseer_py.worker.notices import ready
@@ -61,10 +62,23 @@ async def serve(  # noqa: PLR0913 - each has a default that suits a service
         ready()
         await draining
         await conversations.linger(linger)
+        await _accept_nobody(loop, sockets)
     finally:
         for server in servers:
             server.close()
     return await conversations.finish(*_timeouts(stop_timeout, kill_timeout))
+
+
+async def _accept_nobody(loop: asyncio.AbstractEventLoop, sockets: list[socket.socket]) -> None:
+    """Stop accepting, and let those in who were accepted: a closed Server would drop them.
+
+    (Server._attach() fails then, and the connection with it.)
+    """
+    for one in sockets:
+        with suppress(NotImplementedError, RuntimeError):  # not of a loop that watches descriptors
+            loop.remove_reader(one)
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 def _timeouts(stop: float | None, kill: float | None) -> tuple[float | None, float | None]:

@@ -50,6 +50,7 @@ class World:
         self._lines: list[str] = []
         self._promised: str | None = None  # the rollout that was queued and has to come
         self._committed: dict[int, float] = {}  # when
+        self._tried: dict[int, Generation] = {}  # those that have been committed
         self._condemned: set[int] = set()  # generations that failed their probation
         self._launched: set[WorkerId] = set()
         self._roles: dict[int, Role] = {}  # before the event
@@ -203,6 +204,8 @@ class World:
             case "rollout-committed":
                 assert report.generation
                 self._committed[report.generation] = self.now
+                # By the time that it fails its probation another one may have replaced it.
+                self._tried[report.generation] = self.fleet.roster.generations[report.generation]
             case "probation-failed":
                 self._condemn(report.generation)
         if report.name in {"gave-up", "service-exited"}:
@@ -212,7 +215,7 @@ class World:
         """10. A generation fails its probation at most once, and only within it."""
         assert number
         assert number not in self._condemned, f"10: {number} fails twice"
-        generation = self.fleet.roster.generations[number]
+        generation = self._tried[number]
         assert generation.reversible, f"10: {number} cannot be taken back"
         assert self.now < self._committed[number] + generation.policy.probation, "10: too late"
         self._condemned.add(number)
