@@ -18,19 +18,23 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.messages import Report, WorkerId
 from overseer_py.logs import Log
-from overseer_py.system.notify import Message
+from overseer_py.system.notify import Message, close_foreign
 
 _MOST_KEPT = 64  # descriptors of the service
 _MOST_WAITING = 64  # workers that wait for one
 _LARGEST = 64 << 20  # bytes of a file that is kept, as memfd_create(2) makes it
 _NAME = 64  # letters
+_QUIET = 10.0  # seconds between two lines about what was refused for the same reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Errands:
         self._kept: deque[_Kept] = deque()
         self._waiting: deque[tuple[str, socket.socket]] = deque()
         self._commits = 0
+        self._quiet_until: dict[str, float] = {}  # by the reason of a refusal
         self._leases = -1
 
     def hear(self, worker: WorkerId, message: Message) -> None:
@@ -97,12 +102,12 @@ class Errands:
                 why = f"a name has 1 to {_NAME} letters"
             elif len(self._kept) >= _MOST_KEPT:
                 why = f"{_MOST_KEPT} are kept already, and nobody takes them"
-            elif os.fstat(fd).st_size > _LARGEST:
+            elif _memory(fd) > _LARGEST:
                 why = f"larger than {_LARGEST >> 20} MiB"
             else:
                 self._kept.append(_Kept(name, fd, self._commits))
                 continue
-            os.close(fd)
+            close_foreign(fd)
             self._refuse(worker, "store", why, name=name[:_NAME])
         self._serve(name)
 
@@ -110,27 +115,29 @@ class Errands:
         for each in [each for each in self._waiting if _has_gone(each[1])]:
             self._waiting.remove(each)
             each[1].close()
-        replies = [reply for fd in fds if (reply := _reply(fd))]
-        self._waiting += [(name, reply) for reply in replies]
-        while len(self._waiting) > _MOST_WAITING:
-            self._waiting.popleft()[1].close()
-        self._serve(name)
-        if not waits:
-            for each in [each for each in self._waiting if each[1] in replies]:
-                self._waiting.remove(each)
-                each[1].close()  # which is an answer, too
+        for reply in filter(None, map(_reply, fds)):
+            with_it = self._hand_over(name, reply)
+            if with_it or not waits or len(self._waiting) >= _MOST_WAITING:
+                reply.close()  # which is an answer, too
+            else:
+                self._waiting.append((name, reply))
 
     def _serve(self, name: str) -> None:
         """Bring together what is kept and who waits for it, the oldest first."""
         for waiting in [each for each in self._waiting if each[0] == name]:
-            kept = next((each for each in self._kept if each.name == name), None)
-            if kept is None:
-                return
-            self._waiting.remove(waiting)
-            with waiting[1]:
-                if _send(waiting[1], kept.fd):
-                    self._kept.remove(kept)
-                    os.close(kept.fd)
+            if any(kept.name == name for kept in self._kept):
+                self._waiting.remove(waiting)
+                with waiting[1]:
+                    self._hand_over(name, waiting[1])
+
+    def _hand_over(self, name: str, reply: socket.socket) -> bool:
+        """Send the oldest of this name; False if there is none, or nobody waits any more."""
+        kept = next((each for each in self._kept if each.name == name), None)
+        if kept is None or not _send(reply, kept.fd):
+            return False
+        self._kept.remove(kept)
+        close_foreign(kept.fd)
+        return True
 
     def _lend_leases(self, fds: list[int]) -> None:
         if self._leases < 0:
@@ -143,10 +150,21 @@ class Errands:
     def _let_go(self, unwanted: Callable[[_Kept], bool]) -> None:
         for kept in [each for each in self._kept if unwanted(each)]:
             self._kept.remove(kept)
-            os.close(kept.fd)
+            close_foreign(kept.fd)
 
     def _refuse(self, worker: WorkerId, what: str, reason: str, **facts: str) -> None:
-        self._log.warning("errand-refused", worker=str(worker), what=what, reason=reason, **facts)
+        """Say so; not each time: a worker that floods would fill the log."""
+        now = time.monotonic()
+        if now >= self._quiet_until.get(reason, 0.0):
+            self._quiet_until[reason] = now + _QUIET
+            facts |= {"what": what, "reason": reason}
+            self._log.warning("errand-refused", worker=str(worker), **facts)
+
+
+def _memory(fd: int) -> int:
+    """Return how much memory a file takes that has no place on a disk (memfd_create(2))."""
+    found = os.fstat(fd)
+    return found.st_size if stat.S_ISREG(found.st_mode) and not found.st_nlink else 0
 
 
 def _reply(fd: int) -> socket.socket | None:
@@ -154,8 +172,10 @@ def _reply(fd: int) -> socket.socket | None:
     try:
         reply = socket.socket(fileno=fd)
     except OSError:
-        os.close(fd)
+        close_foreign(fd)
         return None
+    with suppress(OSError):
+        reply.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\0" * 8)  # as in close_foreign()
     reply.setblocking(False)
     return reply
 

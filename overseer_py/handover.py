@@ -24,6 +24,7 @@ WORKER_VARIABLES = (
     "OVERSEER_READY_FD",
     "OVERSEER_DRAIN_SECONDS",
     "OVERSEER_DRAIN_SIG",
+    "OVERSEER_WORKER_PID",
 )
 
 # The master's own: a worker that could speak to systemd could take the unit's MAINPID.

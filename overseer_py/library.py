@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from overseer_py.errors import ConfigError, OverseerError
-from overseer_py.handover import FIRST_FD
 
 if TYPE_CHECKING:
     from overseer_py.worker.departure import Draining
@@ -90,10 +89,7 @@ def run(
 
 def _is_worker() -> bool:
     """Whether this is a worker's main process, and not a child of it."""
-    master = os.environ.get("OVERSEER_PID", "")
-    # With --inherit the parent can be one that stands in for the master (system/stand_in.py).
-    meant = os.environ.get("LISTEN_PID") == str(os.getpid()) or master == str(os.getppid())
-    return bool(master) and meant
+    return os.environ.get("OVERSEER_WORKER_PID") == str(os.getpid())
 
 
 def _obstacle() -> str:
@@ -102,16 +98,17 @@ def _obstacle() -> str:
         return f"needs Linux 5.4 or newer; this is {sys.platform}"
     if "OVERSEER_PID" in os.environ:
         return "this is a child of a worker, which has a master already"
-    if len(sys.orig_argv) < 2 or sys.orig_argv[-1] == "-":  # noqa: PLR2004 - a bare interpreter
+    main = sys.modules["__main__"]
+    again = os.path.isfile(getattr(main, "__file__", None) or "") or sys.argv[:1] == ["-c"]
+    if not again and getattr(main, "__spec__", None) is None:
         return "there is no command line to run again: the script came by standard input"
     return ""
 
 
 def _inherited() -> State:
-    count = int(os.environ.get("OVERSEER_NUM_FDS", "0"))
-    listeners = [socket.socket(fileno=FIRST_FD + index) for index in range(count)]
-    for listener in listeners:
-        listener.set_inheritable(False)
+    from overseer_py import worker  # noqa: PLC0415 - with its own listeners: one owner for each
+
+    listeners = list(worker.listeners())
     return State(
         listeners,
         [_shown(listener) for listener in listeners],
@@ -145,13 +142,27 @@ def _opened(addresses: Iterable[str]) -> tuple[list[socket.socket], list[str]]:
     for index, text in enumerate(addresses):
         address = parse(text, index)
         if address.kind is Kind.TCP:
-            family = socket.AF_INET6 if address.bracketed else socket.AF_INET
-            listeners.append(socket.create_server((address.host, address.port), family=family))
+            dual = not address.host and socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if address.bracketed or dual else socket.AF_INET
+            place = address.host, address.port
+            listeners.append(socket.create_server(place, family=family, dualstack_ipv6=dual))
         elif address.kind is Kind.UNIX:
+            _remove_stale(address.path)
             listeners.append(socket.create_server(address.path, family=socket.AF_UNIX))
         else:
             raise ConfigError(f"listen {address}: needs a master")
     return listeners, [_shown(listener) for listener in listeners]
+
+
+def _remove_stale(path: str) -> None:
+    """Unlink a socket at which nobody listens any more."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
 
 
 # -- the first process --------------------------------------------------------------------------
@@ -163,7 +174,8 @@ def _become_master(options: Mapping[str, object], config: str) -> NoReturn:
 
     flags = dict(_flags(options))
     # Of the interpreter's own name, which may be a link or a shim, its resolved path.
-    command = (sys.executable, *sys.orig_argv[1:])
+    command = (sys.executable, *_same_words(elsewhere="chdir" in flags))
+    flags["literal"] = True  # {fd} in the script's own words means nothing to us
     Sources(flags, command, os.environ, config).load()
     words = [f"--config={config}"] if config else []
     for key, value in flags.items():
@@ -181,6 +193,14 @@ def _become_master(options: Mapping[str, object], config: str) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _same_words(*, elsewhere: bool) -> list[str]:
+    """Return the words behind the interpreter; of a script that is run elsewhere, where it lies."""
+    words = sys.orig_argv[1:]
+    if elsewhere and os.path.isfile(sys.argv[0]) and sys.argv[0] in words:
+        words[words.index(sys.argv[0])] = os.path.abspath(sys.argv[0])
+    return words
+
+
 def _flags(options: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield options as flags; raise ConfigError for one that there is not."""
     from overseer_py.config import OPTIONS  # noqa: PLC0415 - not in the workers
@@ -189,6 +209,8 @@ def _flags(options: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for key, value in options.items():
         if key not in OPTIONS:
             raise ConfigError(f"run(): {key}: unknown option{did_you_mean(key, OPTIONS)}")
+        if OPTIONS[key].flag and not isinstance(value, bool):
+            raise ConfigError(f"run(): {key}: {value!r} is not True or False")
         match value:
             case Mapping():
                 yield key, tuple(f"{name}={text}" for name, text in value.items())

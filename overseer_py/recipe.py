@@ -110,7 +110,8 @@ def resolve(
 ) -> Resolved:
     """Resolve settings; raise ConfigError for what does not exist (any more)."""
     try:
-        argv = handover.fill_in(settings.command, inherited)
+        words = settings.command
+        argv = words if settings.literal else handover.fill_in(words, inherited)
     except KeyError as error:
         have = ", ".join(f"{o.name} at {o.address}" for o in inherited) or "none; add --listen"
         raise ConfigError(

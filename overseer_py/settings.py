@@ -211,9 +211,12 @@ class Settings:
     )
     fdstore: bool = option.opt(
         False,
-        "Keep listeners with systemd (FileDescriptorStoreMax=): whatever ends the master, "
-        "connections wait for the next one.",
+        "Keep listeners with systemd (FileDescriptorStoreMax=): while the master is restarted, "
+        "or after a crash, connections wait for the next one.",
         flag=True,
+    )
+    literal: bool = option.opt(
+        False, "Leave {fd} and its like in the command as they are.", flag=True
     )
     pid_file: str = option.opt("", "Write the master's pid here.", metavar="FILE")
     control: str = option.opt(
@@ -275,6 +278,8 @@ def stem(command: tuple[str, ...]) -> str:
 def _script(words: list[str]) -> str:
     """Return the script or module that an interpreter is given; empty for code on the spot."""
     for index, word in enumerate(words):
+        if words[index - 1 : index] in (["-X"], ["-W"]):  # Python's options with a word of its own
+            continue
         if word == "-m":
             return "".join(words[index + 1 : index + 2])
         if re.fullmatch(r"-[A-Za-z]*[ce]|--eval|--print", word):  # also ``bash -lc``

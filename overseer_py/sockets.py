@@ -124,15 +124,20 @@ class Sockets:
         for seat in self._seats.pop(generation, []):
             self._release(seat.listener, seat.socket)
 
-    def park(self) -> None:
-        """Let what is new wait in sockets that outlive us: handed over, or stored with systemd."""
+    def park(self, *, served: bool) -> None:
+        """Let what is new wait in sockets that outlive us: handed over, or stored with systemd.
+
+        ``served``: whether somebody finishes with those who wait already.  If nobody does, they
+        stay where they are, in the socket that systemd has, for the next master.
+        """
         for listener in self._open:
             group = listener.group
             if not self._store.holds(group.live):
                 group.park()
-                continue
-            with suppress(ListenerError):  # then it waits where workers are still busy
-                group.cut_over(group.join("parked", listener.wanted.backlog))
+            elif served:
+                # If it cannot be: what is new waits where workers are still busy.
+                with suppress(ListenerError, OSError):
+                    group.cut_over(group.join("parked", listener.wanted.backlog))
         self._keep()
 
     def own(self, generation: int) -> list[Seat]:
@@ -255,10 +260,8 @@ class Sockets:
 
     def _obtain(self, address: Address, left: Mapping[Address, socket.socket]) -> Listener:
         """Open a listener, or go on with what an earlier master has left of it."""
-        if address in left:
-            return resume(address, left[address])
-        self._store.settle()
-        return open_listener(address)
+        self._store.settle()  # what an earlier master left beside it would be in the way
+        return resume(address, left[address]) if address in left else open_listener(address)
 
     def _find(self, address: Address, taken: Sequence[Listener]) -> list[Listener]:
         """Return what is open for an address: the same, or the same place under another name."""

@@ -250,7 +250,7 @@ class Supervisor:
                 self._sockets.divert(generation, percent)
                 self._crew.attend(generation, time.monotonic())
             case Park():
-                self._sockets.park()
+                self._sockets.park(served=self._fleet.roster.served)
         self._look_for_strangers()
 
     def _spawn(self, worker: WorkerId) -> None:

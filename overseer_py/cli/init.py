@@ -157,7 +157,7 @@ def _reload(settings: Settings, patience: float) -> Iterator[str]:
 
 def _store(config: Config) -> Iterator[str]:
     if config.settings.fdstore:
-        yield "# --fdstore: two for each listener; a cut-over stores the new before the old goes."
+        yield "# --fdstore: one more than listeners; a cut-over stores the new before the old goes."
         yield f"FileDescriptorStoreMax={max(_LEAST_STORE, 2 * len(config.addresses))}"
 
 

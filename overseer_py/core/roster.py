@@ -31,6 +31,14 @@ class Roster:
         """The generation that a rollout is trying."""
         return self._only(Role.CANDIDATE)
 
+    @property
+    def served(self) -> bool:
+        """Whether a worker of the current generation serves, or finishes with what it has."""
+        states = (
+            {worker.state for worker in self.current.workers.values()} if self.current else set()
+        )
+        return not states.isdisjoint({WorkerState.READY, WorkerState.QUIETING})
+
     def workers(self) -> Iterator[Worker]:
         """Yield every worker of every generation."""
         for generation in self.generations.values():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from overseer_py.address import Address
@@ -18,7 +18,6 @@ from overseer_py.system.listeners import is_at
 from overseer_py.system.notify import ServiceManager
 
 _LONGEST = 230  # letters of a listener's name: systemd takes names of 255
-_NO_STORE = "NOTIFY_SOCKET is not set: run it as a systemd unit of Type=notify"
 _PATIENCE = 5.0  # seconds for systemd to let go of what nobody wants
 
 
@@ -37,8 +36,8 @@ class FdStore:
     ) -> None:
         """``wanted``: keep listeners there; else only what earlier masters left is let go."""
         self._manager = manager
-        self.in_use = wanted and manager.listens
-        self.obstacle = "" if self.in_use or not wanted else _NO_STORE
+        self.obstacle = _obstacle(manager, environ) if wanted else ""
+        self.in_use = wanted and not self.obstacle
         there = [one for one in received(environ, os.getpid()) if one.number is not None]
         # The newest first: a master that died within a cut-over has left the old one, too.
         there.sort(key=lambda one: one.number or 0, reverse=True)
@@ -53,18 +52,28 @@ class FdStore:
         Only the first call finds anything.
         """
         found: dict[Address, socket.socket] = {}
-        for address in addresses if self.in_use else ():
-            for one, sock in self._left:
-                if is_at(sock, address, same_name=one.listener == address.name[:_LONGEST]):
-                    found[address] = sock
-                    self._held[_inode(sock)] = _Held(one.name, one.listener)
-                    self._left.remove((one, sock))
-                    break
+        if self.in_use:
+            # Those of a fixed place first: a port 0 of that name could be meant for any.
+            for same_name in (False, True):
+                for address in addresses:
+                    if address not in found:
+                        self._find(address, found, same_name=same_name)
         for one, sock in self._left:
             self._forget(one.name)
             sock.close()
         self._left = []
         return found
+
+    def _find(
+        self, address: Address, found: dict[Address, socket.socket], *, same_name: bool
+    ) -> None:
+        for one, sock in self._left:
+            named = same_name and one.listener == address.name[:_LONGEST]
+            if is_at(sock, address, same_name=named):
+                found[address] = sock
+                self._held[_inode(sock)] = _Held(one.name, one.listener)
+                self._left.remove((one, sock))
+                return
 
     def hold(self, live: Mapping[str, socket.socket]) -> None:
         """Have the store hold these sockets, by the names of their listeners, and no others."""
@@ -77,8 +86,9 @@ class FdStore:
                 self._remove(inode)
             if inode not in self._held:
                 self._add(inode, listener, sock)
-        for inode in self._held.keys() - wanted.keys():
-            self._remove(inode)
+                # At once: FileDescriptorStoreMax= need only have room for one more.
+                self._remove_all(old for old in self._of(listener) if old not in wanted)
+        self._remove_all(self._held.keys() - wanted.keys())
 
     def settle(self) -> None:
         """Wait until systemd has let go of what it was told to: then its address can be bound."""
@@ -89,6 +99,13 @@ class FdStore:
     def holds(self, sock: socket.socket) -> bool:
         """Whether systemd has this socket, too."""
         return bool(self._held) and _inode(sock) in self._held
+
+    def _of(self, listener: str) -> list[int]:
+        return [inode for inode, held in self._held.items() if held.listener == listener]
+
+    def _remove_all(self, inodes: Iterable[int]) -> None:
+        for inode in list(inodes):
+            self._remove(inode)
 
     def _add(self, inode: int, listener: str, sock: socket.socket) -> None:
         name = name_in_store(self._next, listener)
@@ -102,6 +119,17 @@ class FdStore:
 
     def _forget(self, name: str) -> None:
         self._letting_go |= self._manager.tell(FDSTOREREMOVE=1, FDNAME=name)
+
+
+def _obstacle(manager: ServiceManager, environ: Mapping[str, str]) -> str:
+    """Return why nothing can be kept; empty if it can."""
+    if not manager.listens:
+        return "NOTIFY_SOCKET is not set: run it as a systemd unit of Type=notify"
+    if "LISTEN_FDS" in environ and environ.get("LISTEN_PID") != str(os.getpid()):
+        return "LISTEN_PID is another process's: run it without a wrapper"
+    if environ.get("FDSTORE") == "0":
+        return "the unit has no room for descriptors: set FileDescriptorStoreMax="
+    return ""
 
 
 def _socket(one: Received) -> socket.socket:

@@ -85,6 +85,8 @@ def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) 
 def with_pids(environ: Mapping[str, str], parent: int) -> dict[str, str]:
     """Return the variables with those that only this process knows."""
     environ = dict(environ)
+    if "OVERSEER_SLOT" in environ:  # a check of a worker has its pid already
+        environ.setdefault("OVERSEER_WORKER_PID", str(os.getpid()))
     if "LISTEN_FDS" in environ:
         environ["LISTEN_PID"] = str(os.getpid())
     if "EINHORN_FD_COUNT" in environ:

@@ -13,12 +13,14 @@ import struct
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 _LONGEST = 4096
 _INT = array("i").itemsize
-_MOST_FDS = 4  # with one message; the kernel closes what there is no room for
+_MOST_FDS = 253  # SCM_MAX_FD: what there is no room for the kernel would close, and may wait
+_NO_LINGER = struct.pack("ii", 0, 0)  # struct linger: off
 _ROOM = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_MOST_FDS * _INT)
 _AT_ONCE = 64  # messages read in one turn of the loop
 _PATIENCE = struct.pack("ll", 1, 0)  # struct timeval: for systemd to take a descriptor
@@ -41,7 +43,7 @@ class Message:
     def close(self) -> None:
         """Close those that nobody took: who sent sd_notify_barrier(3) waits for that."""
         for fd in self.take():
-            os.close(fd)
+            close_foreign(fd)
 
 
 class Inbox:
@@ -78,6 +80,21 @@ class Inbox:
     def close(self) -> None:
         """Close the socket; its name goes with it."""
         self._socket.close()
+
+
+def close_foreign(fd: int) -> None:
+    """Close a descriptor that another process has sent, without waiting for anything.
+
+    close(2) of a socket waits for what is not sent yet as long as SO_LINGER says (socket(7)), and
+    that was the sender's to choose: anybody could hold up the loop.
+    """
+    try:
+        sent = socket.socket(fileno=fd)
+    except OSError:  # it is none
+        os.close(fd)
+        return
+    with sent, suppress(OSError):
+        sent.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def parse(data: bytes) -> dict[str, str]:

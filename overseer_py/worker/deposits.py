@@ -17,6 +17,7 @@ _DATA = "overseer-data"  # the name of a file that holds a piece of data
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _ANSWER = 10.0  # seconds for a busy master to say that there is none
 _LONGEST = 64
+_LARGEST = 64 << 20
 
 
 class HasFileno(Protocol):
@@ -38,6 +39,8 @@ def store(name: str, what: HasFileno | int | bytes) -> bool:
     """
     _check(name)
     if isinstance(what, bytes):
+        if len(what) > _LARGEST:
+            raise ValueError(f"{name}: {len(what)} bytes; there is room for {_LARGEST >> 20} MiB")
         fd = _file_of(what)
         try:
             return tell(f"FDSTORE=1\nFDNAME={name}", [fd])

@@ -18,14 +18,27 @@ from hashlib import blake2b
 from typing import Self
 
 from overseer_py.worker.asking import ask
+from overseer_py.worker.departure import draining
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _ANSWER = 10.0  # seconds for a busy master
-_LOOK = 0.2  # seconds between two tries, where waiting must be able to end: F_SETLKW knows no time
+_LOOK = 0.2  # seconds between two tries: F_SETLKW knows no end, and sees deadlocks of threads
 
-_file = -1
-_taken: dict[str, threading.Lock] = {}  # in this process, where the kernel knows no rivals
-_at_once = threading.Lock()
+_Place = tuple[int, int]  # device and inode
+
+
+class _Process:
+    """What this process has: one descriptor of the file, since closing another frees its locks."""
+
+    def __init__(self) -> None:
+        self.file = -1
+        self.place: _Place = (0, 0)
+        self.at_once = threading.Lock()
+        self.held: set[str] = set()
+        self.taken: dict[str, threading.Lock] = {}  # the kernel knows no rivals in one process
+
+
+_mine = _Process()
 
 
 class Lease:
@@ -45,35 +58,44 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether this process has it, by this object."""
-        return self._owner == os.getpid()
+        """Whether this process has it, by this object.
+
+        Not if it has closed all its descriptors meanwhile, as a program does that daemonizes.
+        """
+        return self._owner == os.getpid() and _is_open()
 
     def acquire(self, timeout: float | None = None) -> bool:
-        """Wait until it is ours; False after ``timeout`` seconds.  None waits for ever."""
+        """Wait until it is ours; False after ``timeout`` seconds, and once the drain has begun.
+
+        None waits for as long as that takes.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
-        file, mine = _shared_file(), _taken.setdefault(self.name, threading.Lock())
-        if not mine.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
-            return False
-        locked = False
-        try:
-            locked = self._lock(file, deadline)
-        finally:
-            if locked:
-                self._owner = os.getpid()
-            else:
-                mine.release()
-        return locked
+        file, own = _shared_file(), _mine.taken.setdefault(self.name, threading.Lock())
+        while True:
+            if own.acquire(blocking=False):
+                if _lock(file, self._place):
+                    self._owner = os.getpid()
+                    _mine.held.add(self.name)
+                    return True
+                own.release()
+            left = _LOOK if deadline is None else deadline - time.monotonic()
+            if left <= 0 or draining.begun:
+                return False
+            time.sleep(min(_LOOK, left))
 
     def release(self) -> None:
-        """Give it up; whoever waits longest has it next."""
-        if self.held:
-            self._owner = 0
-            fcntl.lockf(_shared_file(), fcntl.LOCK_UN, 1, self._place)
-            _taken[self.name].release()
+        """Give it up."""
+        if self._owner != os.getpid():
+            return
+        self._owner = 0
+        _mine.held.discard(self.name)
+        if _is_open():
+            fcntl.lockf(_mine.file, fcntl.LOCK_UN, 1, self._place)
+        _mine.taken[self.name].release()
 
     def holder(self) -> int | None:
         """Return the pid of whoever has it; None if nobody does."""
-        if (own := _taken.get(self.name)) and own.locked():
+        if self.name in _mine.held:
             return os.getpid()
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._place, 1, 0)
         kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(_shared_file(), fcntl.F_GETLK, asked))
@@ -90,8 +112,6 @@ class Lease:
         ...     break
         cleaning up
         """
-        from overseer_py.worker.departure import draining  # noqa: PLC0415 - for this alone
-
         while not draining.is_set():
             if not self.acquire(_LOOK):
                 continue
@@ -102,21 +122,9 @@ class Lease:
             finally:
                 self.release()
 
-    def _lock(self, file: int, deadline: float | None) -> bool:
-        if deadline is None:
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, self._place)
-            return True
-        while True:
-            with suppress(BlockingIOError, PermissionError):
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place)
-                return True
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(_LOOK, left))
-
     def __enter__(self) -> Self:
-        self.acquire()
+        if not self.acquire():
+            raise _drained(self.name)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,7 +133,9 @@ class Lease:
     async def __aenter__(self) -> Self:
         import asyncio  # noqa: PLC0415 - slow to load, and there already where it is needed
 
-        while not self.acquire(0):  # noqa: ASYNC110 - another process has it
+        while not self.acquire(0):
+            if draining.begun:
+                raise _drained(self.name)
             await asyncio.sleep(_LOOK)
         return self
 
@@ -146,23 +156,47 @@ def lease(name: str) -> Lease:
     return Lease(name)
 
 
+def _drained(name: str) -> InterruptedError:
+    return InterruptedError(f"lease {name}: another worker has it, and this one is to finish")
+
+
+def _lock(file: int, place: int) -> bool:
+    with suppress(BlockingIOError, PermissionError):
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        return True
+    return False
+
+
 def _shared_file() -> int:
     """Return the file that all workers share, which the master has made."""
-    global _file  # noqa: PLW0603 - one for the process: closing another one would free its locks
-    with _at_once:
-        if _file < 0:
+    with _mine.at_once:
+        if not _is_open():
             shared = ask("X_OVERSEER_LEASES=1", _ANSWER)
             if shared is None and os.environ.get("OVERSEER_PID"):
                 raise TimeoutError("the master does not answer; is this still its worker?")
-            _file = os.memfd_create("leases") if shared is None else shared
-        return _file
+            _mine.file = os.memfd_create("leases") if shared is None else shared
+            _mine.place = _place_of(_mine.file)
+        return _mine.file
+
+
+def _is_open() -> bool:
+    """Whether the descriptor is still that file's, and not closed or another's by now."""
+    return _mine.file >= 0 and _place_of(_mine.file) == _mine.place
+
+
+def _place_of(fd: int) -> _Place:
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return (-1, -1)
+    return found.st_dev, found.st_ino
 
 
 def _forget() -> None:
     """Begin anew in a child that was forked: its parent's locks are not its own."""
-    global _at_once  # noqa: PLW0603 - another thread of the parent's may have had it
-    _at_once = threading.Lock()
-    _taken.clear()
+    _mine.at_once = threading.Lock()
+    _mine.held.clear()
+    _mine.taken.clear()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -127,6 +127,30 @@ def test_a_child_of_the_holder_has_it_not(master: Master, tmp_path: Path) -> Non
     assert worker.told("leases[0].held") == "True"
 
 
+def test_two_that_want_what_the_other_has(master: Master, tmp_path: Path) -> None:
+    """The kernel would call it a deadlock, since it knows no threads: it is none."""
+    worker = Worker(master, tmp_path)
+    for slot, has in enumerate("ab"):
+        worker.told(f"leases.append(lease({has!r})), leases[0].acquire()", 1, slot)
+    for slot, wants in enumerate("ba"):
+        worker.told(f"begin(lambda: lease({wants!r}).acquire(60))", 1, slot)
+    assert worker.told("lease('b').holder()") == str(master.all("worker-started")[1]["pid"])
+    worker.told("leases[0].release()")
+    assert worker.told("ended()", 1, 1) == "True"
+    worker.told("leases[0].release()", 1, 1)
+    assert worker.told("ended()") == "True"
+
+
+def test_a_program_that_closes_everything(master: Master, tmp_path: Path) -> None:
+    """It has lost the lease with its descriptors, knows it, and can have another one."""
+    worker = Worker(master, tmp_path)
+    worker.told("leases.append(lease('a')), leases[0].acquire()")
+    worker.told("os.close(__import__('overseer_py.worker.leases').worker.leases._mine.file)")
+    assert worker.told("leases[0].held") == "False"
+    worker.told("leases[0].release()")
+    assert worker.told("lease('b').acquire(0)") == "True"
+
+
 def test_in_asyncio(master: Master, tmp_path: Path) -> None:
     """Waiting for it does not hold up the loop."""
     worker = Worker(master, tmp_path)

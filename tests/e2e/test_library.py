@@ -156,6 +156,40 @@ def test_however_a_script_is_called(
         assert master.stop() == 0
 
 
+def test_words_are_the_scripts_own(tmp_path: Path, script: Path) -> None:
+    """What looks like a placeholder of overseer's, or like standard input, is neither."""
+    words = ["{fd}", "{port:web}", "--out", "-"]
+    with Master(tmp_path, *words, script=[sys.executable, str(script)], cwd=tmp_path) as master:
+        master.ready()
+        assert told(master)["argv"] == [str(script), *words]
+        assert master.stop() == 0
+
+
+def test_a_script_that_runs_elsewhere(tmp_path: Path, script: Path) -> None:
+    """With ``chdir`` a relative script is still found."""
+    (tmp_path / "elsewhere").mkdir()
+    script.write_text(script.read_text().replace('name="app"', 'name="app", chdir="elsewhere"'))
+    with Master(tmp_path, script=[sys.executable, script.name], cwd=tmp_path) as master:
+        master.ready()
+        assert told(master)["argv"] == [str(script)]
+        assert master.stop() == 0
+
+
+def test_a_child_of_a_worker_that_lost_its_parent(tmp_path: Path, script: Path) -> None:
+    """The master is its parent then; it is no worker all the same."""
+    (tmp_path / "outer.py").write_text(
+        "import os, subprocess, sys, time\n"
+        "if not os.fork():\n"
+        f"    child = subprocess.Popen([sys.executable, {str(script)!r}])\n"
+        "    os._exit(0)\n"
+        "time.sleep(1000)\n"
+    )
+    outer = [sys.executable, str(tmp_path / "outer.py")]
+    with Master(tmp_path, "--ready", "delay:0s", "--", *outer) as master:
+        master.saw_line("OverseerError: this is a child of a worker, which has a master already")
+        assert master.stop() == 0
+
+
 def test_a_program_by_name(tmp_path: Path) -> None:
     """``module:function`` is imported in workers only."""
     (tmp_path / "serves.py").write_text(
@@ -196,6 +230,7 @@ def test_what_is_wrong_is_told_before_anything_is_done() -> None:
     for options, why in (
         ({"workerz": 2}, "run(): workerz: unknown option; did you mean workers?"),
         ({"workers": 0}, "--workers: "),
+        ({"capture": "yes"}, "run(): capture: 'yes' is not True or False"),
         ({"listen": ["nowhere"]}, "--listen: 'nowhere' is no address"),
     ):
         with pytest.raises(ConfigError) as failed:

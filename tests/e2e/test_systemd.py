@@ -254,6 +254,33 @@ def test_nobody_is_refused_when_the_master_is_killed(
     unit.systemctl("stop")
 
 
+@LASTING
+def test_who_waits_for_a_master_that_is_replaced_is_served(
+    unit: Unit, keep: Callable[[Unit], None]
+) -> None:
+    """It ended before its worker was ready: the client waits on, for the one after that."""
+    gate = f"/run/{unit.name}.gate"
+    unit.box.run("mkfifo", "--mode=666", gate)
+    keep(unit)
+    unit.start()
+    unit.write(f"/etc/overseer/{unit.name}.env", f"GATE={gate}\n")
+    unit.drop_in(f"[Service]\nEnvironment=OVERSEER_ENV_FILE=/etc/overseer/{unit.name}.env\n")
+    first = unit.begin("restart")
+    unit.saw(ActiveState="activating")
+    while unit.log().count(" begins") < 2:
+        assert first.poll() is None
+    with Load(unit.port, clients=1) as load:
+        second = unit.begin("restart")
+        while unit.log().count(" begins") < 3:
+            assert second.poll() is None
+        unit.box.run("/bin/sh", "-c", f": >{gate}")
+        assert second.wait(PATIENCE) == 0
+        load.more(2)
+    assert load.failures == []
+    first.wait(PATIENCE)
+    unit.systemctl("stop")
+
+
 def test_every_kind_of_listener_is_kept(unit: Unit) -> None:
     """TCP of IPv4 and IPv6, UDP and unix, with their names; a port that was chosen stays."""
     listen = ["web=127.0.0.1:0", "six=[::1]:0", "udp=udp:127.0.0.1:0"]

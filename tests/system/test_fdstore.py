@@ -28,6 +28,7 @@ class Keeper:
 
     def __init__(self, path: Path) -> None:
         self.kept: dict[str, int] = {}
+        self.most = 0  # that it ever had at once
         self.environ = {"NOTIFY_SOCKET": str(path)}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
@@ -72,6 +73,7 @@ class Keeper:
             said = parse_message(data)
             if "FDSTORE" in said and not self._has(fds[0]):
                 self.kept[said["FDNAME"]] = fds.pop()
+                self.most = max(self.most, len(self.kept))
             elif "FDSTOREREMOVE" in said:
                 fds.append(self.kept.pop(said["FDNAME"]))
             for fd in fds:
@@ -137,13 +139,58 @@ def test_the_live_one_is_kept(keeper: Keeper) -> None:
             assert os.path.sameopenfile(keeper.only(), seat.fd)
             # The guard must not take systemd, which is not always pid 1, for a stray.
             assert os.fstat(seat.fd).st_ino not in master.sockets.own_inodes()
-        master.sockets.park()
+        master.sockets.park(served=True)
         with socket.socket(fileno=os.dup(keeper.only())) as kept:
             assert not os.path.sameopenfile(kept.fileno(), seat.fd)
             assert [each.socket for each in master.sockets.own(3)] == [seat.socket]
             kept.settimeout(60)
             with socket.create_connection(kept.getsockname()):
                 kept.accept()[0].close()
+
+
+def test_one_more_than_listeners_is_room_enough(keeper: Keeper) -> None:
+    """However many there are: each gives its old socket up before the next one has two."""
+    with closing(Master(keeper.environ)) as master:
+        master.open(*[f"127.0.0.1:{free_port()}" for _ in range(5)])
+        for generation in (1, 2, 3):
+            master.sockets.join(generation, dict.fromkeys(master.listeners, True))
+            master.sockets.cut_over(generation)
+        assert len(keeper.names()) == 5
+        assert keeper.most == 6
+
+
+def test_who_waits_and_is_not_served_stays(keeper: Keeper) -> None:
+    """A master that ends before its worker serves leaves clients where they wait."""
+    with closing(Master(keeper.environ)) as master:
+        master.open("web=127.0.0.1:0")
+        before = keeper.only()
+        master.sockets.join(1, dict.fromkeys(master.listeners, True))
+        master.sockets.park(served=False)
+        assert keeper.only() == before
+
+
+def test_port_0_takes_nobodys_place(tmp_path: Path) -> None:
+    """Names follow from positions: what a fixed port wants is not for a port 0 of that name."""
+
+    def run() -> None:
+        keeper = Keeper(tmp_path / "notify")
+        first = Master(keeper.environ)
+        (address,) = first.open(f"127.0.0.1:{free_port()}")
+        first.close()
+        second = Master(keeper.hand_over())
+        assert second.open("127.0.0.1:0", address)[1] == address
+        second.close()
+        keeper.close()
+
+    apart(run)
+
+
+def test_descriptors_of_another_process(keeper: Keeper) -> None:
+    """Behind a wrapper nothing can be found again, so nothing is kept, and there is a reason."""
+    with closing(Master({**keeper.environ, "LISTEN_FDS": "1", "LISTEN_PID": "1"})) as master:
+        master.open("127.0.0.1:0")
+        assert master.store.obstacle.startswith("LISTEN_PID is another process's")
+        assert keeper.names() == []
 
 
 def test_the_next_master_goes_on(tmp_path: Path) -> None:
@@ -156,7 +203,7 @@ def test_the_next_master_goes_on(tmp_path: Path) -> None:
         first = Master(keeper.environ)
         addresses = first.open(*texts)
         port = int(addresses[0].rpartition(":")[2])
-        first.sockets.park()
+        first.sockets.park(served=True)
         first.close()
         inode = path.stat().st_ino
         with socket.create_connection(("127.0.0.1", port)) as client:

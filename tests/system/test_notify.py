@@ -6,11 +6,12 @@ import array
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,25 @@ def test_rubbish_is_passed_over(inbox: Inbox, data: bytes) -> None:
     (message,) = list(inbox.read())
     assert message.pid == os.getpid()
     assert message.fields in ({}, {"": ""}, {"A": "1", "B": ""})
+
+
+def test_nobody_holds_the_reader_up(inbox: Inbox) -> None:
+    """close(2) of a socket waits for what is unsent, if SO_LINGER says so: not of this one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        with server.accept()[0]:  # who does not read
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    client.send(bytes(65536))
+            client.setblocking(True)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 50))
+            send(inbox, b"FDSTORE=1", [client.fileno()])
+            client.close()  # the last one is on its way
+            begun = time.monotonic()
+            (message,) = list(inbox.read())
+            assert message.fields == {"FDSTORE": "1"}
+            assert time.monotonic() - begun < 25
 
 
 def test_a_long_message_is_cut(inbox: Inbox) -> None:

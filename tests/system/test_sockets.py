@@ -538,7 +538,7 @@ def test_rollouts_with_a_socket_that_was_handed_over() -> None:
             assert all_get(first, second)
             service.sockets.cut_over(2)
             assert all_get(second, first)
-            service.sockets.park()
+            service.sockets.park(served=True)
             assert all_get(first, second)
         service.sockets.cut_over(2)
         service.sockets.leave(1)
