@@ -108,7 +108,8 @@ class Errands:
                 self._kept.append(_Kept(name, fd, self._commits))
                 continue
             close_foreign(fd)
-            self._refuse(worker, "store", why, name=name[:_NAME])
+            shown = "".join(letter if letter.isprintable() else "?" for letter in name[:_NAME])
+            self._refuse(worker, "store", why, name=shown)
         self._serve(name)
 
     def _give(self, name: str, fds: list[int], *, waits: bool) -> None:
