@@ -231,7 +231,7 @@ def test_a_flag_as_a_variable(text: str, flag: bool) -> None:
     ("command", "name"),
     [
         ("python app.py", "app"),
-        ("python -X dev -W ignore app.py", "app"),
+        ("/usr/bin/python -X dev -W ignore app.py", "app"),
         ("/usr/bin/python3.11 -u /srv/my.app.py --port 1", "my.app"),
         ("python -m http.server", "http.server"),
         ("python -c 'import x; run(x)'", "python"),
