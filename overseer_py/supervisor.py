@@ -99,9 +99,8 @@ class Supervisor:
         self._sockets = Sockets(sources.environ, self._loop, self._store, self._on_shut_down)
         self._retirement = Retirement(self._sockets, self._crew, self.post)
         self._plans = Plans(sources, config, self._sockets, start_directory)
-        self._commands = Commands(
-            self._fleet, self._crew, self._plans, self._log, self.post, self.perform
-        )
+        asks = self.post, self.perform
+        self._commands = Commands(self._fleet, self._crew, self._plans, self._log, *asks)
         ledger = Ledger(self._crew.last_lines)
         census = Census(self._crew, self._sockets)
         self._leavers = Leavers(self._fleet.roster, census, self.perform)
@@ -113,8 +112,7 @@ class Supervisor:
         self._service = Service(self._fleet, self._crew, self._plans, ledger, census, self._updates)
         log = LogObserver(self._log, self._journal, self._crew.last_lines, self._hint)
         self._errands = Errands(self._fleet, self._log, self._commands.restart)
-        others = (self._systemd, self._promises, self._updates, self._errands)
-        self._observers = (ledger, log, *others)
+        self._observers = ledger, log, self._systemd, self._promises, self._updates, self._errands
         self._control: Control | None = None
 
     # -- the loop ------------------------------------------------------------------------

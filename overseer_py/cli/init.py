@@ -73,8 +73,7 @@ def unit(config: Config, words: list[str], found: Resolved) -> str:
     """Return a unit for systemd.service(5)."""
     settings = config.settings
     start = [_systemd(word) for word in words]
-    canary = settings.canary[1] if settings.canary else 0.0
-    start_timeout = settings.ready_timeout + settings.settle + canary + 2 * _MARGIN
+    start_timeout = _longest_start(settings)
     lines = [
         f"# {settings.name}.service, written by: overseer init systemd",
         "",
@@ -142,6 +141,12 @@ def section(config: Config, words: list[str], found: Resolved) -> str:
     if os.geteuid() and "%" not in (user := _user()):
         lines.append(f"user={user}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _longest_start(settings: Settings) -> float:
+    """Return the seconds after which a start or a reload is stuck; the master gives up before."""
+    canary = settings.canary[1] if settings.canary else 0.0
+    return settings.ready_timeout + settings.settle + canary + 2 * _MARGIN
 
 
 def _reload(settings: Settings, patience: float) -> Iterator[str]:

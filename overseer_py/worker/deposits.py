@@ -2,7 +2,8 @@
 
 A worker that drains can leave an upgraded WebSocket, an upload that is going on, or a warm cache;
 the next generation takes it.  What nobody has taken when the generation after that one has begun is
-closed.  A service has room for 64, each of 64 MiB at most; names have up to 64 letters.
+closed.  A service has room for 64, those in memory of 64 MiB each at most; names have up to 64
+letters.
 """
 
 from __future__ import annotations

@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.commands import TCP
-from tests.master import PROGRAMS, Master, program
+from tests.master import PATIENCE, PROGRAMS, Master, program
 
 ASKS = program("asks")
 
@@ -81,6 +82,19 @@ def test_one_can_wait_for_the_other(worker: Worker) -> None:
     worker.told("store('late', b'now')")
     assert worker.told("ended()", 1, 1) == "b'now'"
     assert worker.told("store('late', b'again'), take('late', 60)") == "(True, b'again')"
+
+
+def test_those_who_wait_are_not_pushed_out(master: Master, worker: Worker) -> None:
+    """Who finds 64 waiting is sent away; what is at hand is given out all the same."""
+    before = len(os.listdir(f"/proc/{master.pid}/fd"))
+    worker.told("[begin(lambda: take('late', 60)) for _ in range(64)]")
+    give_up_at = time.monotonic() + PATIENCE
+    while len(os.listdir(f"/proc/{master.pid}/fd")) < before + 64:
+        assert time.monotonic() < give_up_at
+    assert worker.told("take('late', 60)", 1, 1) == "None"
+    assert worker.told("store('other', b'x'), take('other')", 1, 1) == "(True, b'x')"
+    worker.told("[store('late', b'now') for _ in range(64)]", 1, 1)
+    assert worker.told("{ended() for _ in range(64)}") == "{b'now'}"
 
 
 def test_what_nobody_takes_is_let_go(master: Master, worker: Worker) -> None:
