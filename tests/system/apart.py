@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import sys
 import traceback
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
@@ -24,6 +26,8 @@ from overseer_py.system.launch import Launch
 from overseer_py.system.process import Children, Process
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]  # a quick one: no site, no environment
+_PATIENCE = 100.0  # seconds: less than a test has, so that there is time to tell
+_TELLING = ("Name", "State", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
 _FAR = 500  # a descriptor that is in no test's way
 
 T = TypeVar("T")
@@ -38,6 +42,8 @@ def apart(run: Callable[[], T]) -> T:
     os.close(write_end)
     try:
         with open(read_end, "rb") as pipe:
+            if not select.select([pipe], [], [], _PATIENCE)[0]:
+                pytest.fail(_stuck(pid), pytrace=False)
             failure, answer = pickle.load(pipe)
     except EOFError:
         failure, answer = "the process ended without a word", None
@@ -49,6 +55,20 @@ def apart(run: Callable[[], T]) -> T:
         pytest.fail(failure, pytrace=False)
     result: T = answer
     return result
+
+
+def _stuck(pid: int) -> str:
+    """Return what each process is waiting for; faulthandler tells on stderr where in Python."""
+    lines = ["nothing came from the process:"]
+    for member in procfs.tree([pid]):
+        with suppress(OSError):
+            status = Path(f"/proc/{member}/status").read_text()
+            facts = [line for line in status.splitlines() if line.startswith(_TELLING)]
+            lines.append(f"{member} in {Path(f'/proc/{member}/wchan').read_text()}: {facts}")
+    os.kill(pid, signal.SIGABRT)
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return "\n".join(lines)
 
 
 def _fork() -> int:
