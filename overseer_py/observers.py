@@ -32,6 +32,7 @@ _WARNINGS = {
 }
 _WITH_HINT = {"quiet-timed-out", "worker-late"}
 _WITH_LAST_LINES = {"rollout-rolled-back", "gave-up", "service-exited"}
+_LONGEST_STATUS = 400
 _ROLLOUT_ENDS = {"rollout-committed", "rollout-rolled-back", "reload-failed"}
 
 
@@ -90,12 +91,14 @@ class SystemdObserver:
         self._manager = manager
         self._fleet = fleet
         self._status = ""
+        self._failure = ""  # of the last reload or rollout
         self._ping_every = manager.watchdog / 2 if manager.watchdog else None
         self._next_ping = 0.0 if self._ping_every else None
         self._next_extension: float | None = None
 
     def __call__(self, report: Report) -> None:
         """Say what the report means for the unit."""
+        self._note_failure(report)
         match report.name:
             case "service-ready":
                 self._manager.tell(READY=1)
@@ -106,6 +109,17 @@ class SystemdObserver:
                     self._next_extension = 0.0
         if report.name in _ROLLOUT_ENDS and self._is_settled():
             self._manager.tell(READY=1)
+
+    def _note_failure(self, report: Report) -> None:
+        """Keep why the service is not what was asked for, until something else is asked for."""
+        match report.name:
+            case "reload-failed":
+                self._failure = f"reload failed: {report.facts['reason']}"
+            case "rollout-rolled-back" if report.worker:
+                number = report.worker.generation
+                self._failure = f"generation {number} rolled back: {report.facts['reason']}"
+            case "reload-begun" | "rollout-started":
+                self._failure = ""
 
     def _is_settled(self) -> bool:
         """Whether a reload has ended, with no other one behind it, and the service serves."""
@@ -125,7 +139,10 @@ class SystemdObserver:
         if self._next_extension is not None and self._next_extension <= now:
             self._manager.tell(EXTEND_TIMEOUT_USEC=self._MORE)
             self._next_extension = now + self._EXTENSION
-        if (status := summary(self._fleet)) != self._status:
+        status = summary(self._fleet)
+        if self._failure and not self._fleet.stopping:
+            status = f"{status}; {self._failure}".replace("\n", " ")[:_LONGEST_STATUS]
+        if status != self._status:
             self._status = status
             self._manager.tell(STATUS=status)
 

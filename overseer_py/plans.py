@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from overseer_py import environment
 from overseer_py.config import Config, Sources
 from overseer_py.errors import LaunchError, OverseerError
 from overseer_py.readiness import check
-from overseer_py.recipe import Plan, Recipe, resolve
+from overseer_py.recipe import Plan, Recipe, Resolved, resolve
 from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
 from overseer_py.system.listeners import Listener, Seat
@@ -25,7 +26,6 @@ FIXED = (
     "pid_file",
     "log_format",
     "log_level",
-    "restart_signal",
     "fdstore",
 )
 
@@ -35,7 +35,7 @@ class Change:
     """What a reread configuration changes."""
 
     plan: Plan
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # of variables of the workers: env.NAME
     ignored: tuple[str, ...]  # keys that only a new master can change
 
 
@@ -51,17 +51,19 @@ class Plans:
         self, sources: Sources, config: Config, sockets: Sockets, start_directory: str
     ) -> None:
         """Open the listeners and resolve everything once; raise for the first thing wrong."""
-        self._sources = sources.pinned()
+        self._sources = sources.pinned(start_directory)
         self._sockets = sockets
         self._start_directory = start_directory
         self._recipes: dict[int, Recipe] = {}
         self._begun: dict[int, Plan] = {}
         self._spoilt: dict[int, OverseerError] = {}  # generations that could not be resolved
+        self._lost: set[int] = set()  # generations that were said to be
+        self._expected: Resolved | None = None  # what the plan came to when it was last looked at
         self.release = ""  # digest of what a new generation is started from, if it was fetched
         self.plan = Plan(config.settings, sockets.open(config.addresses))
         try:
             if not is_to_be_fetched(config.settings, start_directory):
-                self._resolve(self.plan, [])
+                self._expected = self._resolve(self.plan, []).resolved
         except Exception:  # whatever it was, nothing stays bound
             sockets.close()
             raise
@@ -76,7 +78,8 @@ class Plans:
         try:
             own = self.plan.steered()
             seats = self._sockets.join(generation, dict.fromkeys(own, False) if sharing else own)
-            self._recipes[generation] = self._resolve(self.plan, seats)
+            recipe = self._recipes[generation] = self._resolve(self.plan, seats)
+            self._expected = recipe.resolved
         except OverseerError as error:
             self._spoilt[generation] = error
 
@@ -84,40 +87,60 @@ class Plans:
         """Return what a generation is started from; raise OverseerError if it has none."""
         if generation in self._spoilt:
             raise LaunchError(f"could not be started: {self._spoilt[generation]}")
-        return self._recipes[generation]
+        recipe = self._recipes[generation]
+        if gone := recipe.resolved.gone:
+            raise LaunchError(f"could not be started: its {gone} is gone")
+        return recipe
 
-    def directory(self, generation: int) -> str:
-        """Return where the workers of a generation run, links resolved; empty if it is unknown."""
+    def resolved(self, generation: int) -> Resolved | None:
+        """Return what a generation is started with; None if it is unknown."""
         recipe = self._recipes.get(generation)
-        return recipe.directory if recipe else ""
+        return recipe.resolved if recipe else None
+
+    def lost(self, generation: int) -> str:
+        """Return why a generation cannot be had again: its release was removed from the disk.
+
+        Said once, and again when a rollout has failed.
+        """
+        recipe = self._recipes.get(generation)
+        gone = recipe.resolved.gone if recipe else ""
+        if not gone or generation in self._lost:
+            return ""
+        self._lost.add(generation)
+        return f"{gone} of generation {generation} is gone"
 
     def reread(self) -> Change:
         """Read the configuration anew; raise OverseerError, and then nothing has changed."""
         config = self._sources.load()
-        before = self.plan.settings
-        changed = [
-            f.name
-            for f in fields(Settings)
-            if getattr(config.settings, f.name) != getattr(before, f.name)
-        ]
-        kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED}
-        plan = Plan(replace(config.settings, **kept), self._sockets.open(config.addresses))
+        old, new = self.plan.settings, config.settings
+        names = [f.name for f in fields(Settings)]
+        changed = [name for name in names if getattr(new, name) != getattr(old, name)]
+        kept: dict[str, Any] = {key: getattr(old, key) for key in FIXED}
+        plan = Plan(replace(new, **kept), self._sockets.open(config.addresses))
         try:
-            self._resolve(plan, [])
+            resolved = self._resolve(plan, []).resolved
+            if not is_to_be_fetched(plan.settings, self._start_directory):
+                resolved.require_program()
         except Exception:  # whatever it was, what was bound for it is closed again
             self.close_unused()
             raise
+        before, self._expected = self._expected, resolved
+        variables = environment.changes(before.environ if before else {}, resolved.environ)
         self.plan = plan
-        ignored = tuple(key for key in changed if key in FIXED)
-        return Change(plan, tuple(key for key in changed if key not in FIXED), ignored)
+        keys = [key for key in changed if key not in (*FIXED, "env")]
+        keys += [f"env.{name}" for name in variables]
+        return Change(plan, tuple(keys), tuple(key for key in changed if key in FIXED))
 
     def failed(self, generation: int, current: int | None) -> None:
         """Take back the plan of a rollout that did not become current."""
+        self._lost.clear()
         if self._begun.get(generation) is self.plan and current in self._begun:
             self.plan = self._begun[current]
+            self._expected = self.resolved(current)
 
     def gone(self, generation: int) -> list[Listener]:
         """Forget a generation; return the listeners that were closed because nobody needs them."""
+        self._lost.discard(generation)
         for of_generation in (self._recipes, self._begun, self._spoilt):
             of_generation.pop(generation, None)
         self._sockets.leave(generation)

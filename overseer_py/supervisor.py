@@ -257,6 +257,7 @@ class Supervisor:
             pid = self._crew.start(worker, recipe, time.monotonic())
             self.perform(Report("worker-started", worker.generation, worker, {"pid": pid}))
         except OverseerError as error:
+            self._commands.replace_lost(worker.generation)
             self.post(Exited(worker, str(error)))
         except Exception as error:  # noqa: BLE001 - or the fleet would wait for it for ever
             self._log.exception("master-error")
