@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -229,3 +230,54 @@ def test_variables_of_a_directory(tmp_path: Path, site: Deployment) -> None:
         environ = asked(port)["environ"]
         assert (environ["COLOUR"], environ["FOREIGN"]) == ("red", "1")  # the base's
         assert master.stop() == 0
+
+
+# -- one after the other ---------------------------------------------------------------------------
+
+
+def deploy_under_load(tmp_path: Path, times: int) -> None:
+    """Deploy releases one after the other, as a tool would; all but two old ones are removed."""
+    site = Deployment(tmp_path / "site")
+    site.deploy("release-00")
+    options = [*TCP, "--name", "app", "--workers", "2", "--chdir", str(site.current)]
+    options += ["--env-file", "app.env"]
+    with Master(
+        tmp_path,
+        *options,
+        "--",
+        "venv/bin/python",
+        "app.py",
+        cwd=site.current,
+        env={"PWD": str(site.current)},
+    ) as master:
+        port = master.ready().port()
+        with Load(port) as load:
+            for number in range(1, times + 1):
+                name = f"release-{number:02}"
+                (site.shared / "app.env").write_text(f"NUMBER={number}\n")
+                site.deploy(name)
+                done = overseer(tmp_path, "restart", "app")
+                assert (done.returncode, done.stderr) == (0, "")
+                begun = len(load.answers)
+                site.prune(keep=2)
+                load.more()
+                last = [json.loads(body) for body in load.bodies[begun + load.clients :]]
+                assert {told["version"] for told in last} == {name}
+                assert {told["environ"]["NUMBER"] for told in last} == {str(number)}
+            bodies = [json.loads(body) for body in load.bodies]
+        assert load.failures == []
+        assert all(is_of(told, site.release(told["version"])) for told in bodies)
+        assert len({told["version"] for told in bodies}) == times + 1
+        assert len(list(site.root.glob("releases/*"))) == 2
+        assert master.stop() == 0
+
+
+def test_deploys_under_load(tmp_path: Path) -> None:
+    """No request fails, and no answer is of two releases at once."""
+    deploy_under_load(tmp_path, 4)
+
+
+@pytest.mark.soak
+def test_twenty_deploys_under_load(tmp_path: Path) -> None:
+    """The same for as long as it takes to fill a list of releases."""
+    deploy_under_load(tmp_path, 20)
