@@ -84,7 +84,7 @@ class Ledger:
             case "rollout-started" if report.generation:
                 reason = str(report.facts["reason"])
                 self.present, self._exits = Rollout(report.generation, reason, time.time()), {}
-                if self.reload and not self.reload.outcome and self.reload.generation is None:
+                if self.reload and not self.reload.outcome:
                     self.reload.generation = report.generation
             case "reloaded" | "reload-failed" | "reload-refused":
                 self._note_reload(report)
