@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import types
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -35,7 +36,7 @@ def to_plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - whatever JSON can
             if all(type(key) is str for key in value):
                 return {key: to_plain(each) for key, each in value.items()}
             return [[to_plain(key), to_plain(each)] for key, each in value.items()]
-        case Sequence() | Set():
+        case Sequence() | AbstractSet():
             return [to_plain(each) for each in value]
     if is_dataclass(value):
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
@@ -58,7 +59,7 @@ def descriptors(data: object) -> Iterator[Fd]:
         case Mapping():
             for each in data.values():
                 yield from descriptors(each)
-        case Sequence() | Set():
+        case Sequence() | AbstractSet():
             for each in data:
                 yield from descriptors(each)
         case _ if is_dataclass(data):
@@ -75,8 +76,8 @@ def _read(kind: Any, data: Any, place: str) -> Any:  # noqa: ANN401 - one for ea
     if origin is None and is_dataclass(kind):
         return _read_dataclass(kind, data, place)
     if hasattr(kind, "_fields"):
-        hints = list(_hints(kind).values())
-        return kind(*(_read(hint, each, place) for hint, each in zip(hints, data, strict=True)))
+        hints = _hints(kind).values()  # more than there is data for: the rest has defaults
+        return kind(*(_read(hint, each, place) for hint, each in zip(hints, data, strict=False)))
     if origin is not None:
         return _read_collection(origin, arguments, data, place)
     try:
