@@ -76,10 +76,7 @@ class Crew:
         self._guard, self._notify_address = guard, notify_address
 
     def kept(self) -> KeptCrew:
-        """Return what the master's next image must know; what only watches is ended."""
-        for member in self.members.values():
-            if isinstance(member.rule, Trial):
-                member.rule.stop()  # begun anew: a try has no memory
+        """Return what the master's next image must know: tries are begun anew by it."""
         members = [member.kept() for member in self.members.values()]
         return KeptCrew(members, list(self.last_words.values()))
 

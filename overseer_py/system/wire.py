@@ -54,7 +54,7 @@ class Wire:
         """Go on with what an earlier image had half received and half sent."""
         self._received = kept.received
         self._unsent += kept.unsent
-        self._flush()
+        self._loop.change(self._socket.fileno(), IN | (OUT if self._unsent else 0))
 
     def send(self, line: bytes) -> None:
         """Send a line as far as the other side reads; end it if it reads nothing."""
