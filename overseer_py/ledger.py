@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import cast
 
 from overseer_py.core.messages import Report, WorkerId
 
@@ -48,8 +49,8 @@ class Reload:
     """One reading of the configuration, and what became of it."""
 
     at: float  # seconds since the epoch
-    changed: object  # the keys
-    ignored: object  # keys that only a new master can change
+    changed: list[str]  # keys
+    ignored: list[str]  # keys that only a new master can change
     outcome: str = ""  # refused, or how its rollout ended; empty before that
     error: str = ""
     generation: int | None = None  # that is the first to have it
@@ -66,6 +67,17 @@ class Reload:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class KeptLedger:
+    """All of it, for the master's next image."""
+
+    started: float
+    present: Rollout | None
+    last: Rollout | None
+    reload: Reload | None
+    exits: list[tuple[WorkerId, int]]
+
+
 class Ledger:
     """Takes note of each report."""
 
@@ -77,6 +89,16 @@ class Ledger:
         self.reload: Reload | None = None  # the last
         self._last_lines = last_lines
         self._exits: dict[WorkerId, int] = {}  # of the present candidate
+
+    def kept(self) -> KeptLedger:
+        """Return what the master's next image must know."""
+        exits = list(self._exits.items())
+        return KeptLedger(self.started, self.present, self.last, self.reload, exits)
+
+    def resume(self, kept: KeptLedger) -> None:
+        """Go on with the notes of an earlier image."""
+        self.started, self.present, self.last = kept.started, kept.present, kept.last
+        self.reload, self._exits = kept.reload, dict(kept.exits)
 
     def __call__(self, report: Report) -> None:
         """Note it if it is about a rollout or a reload."""
@@ -111,7 +133,8 @@ class Ledger:
 
     def _note_reload(self, report: Report) -> None:
         facts = report.facts
-        self.reload = Reload(time.time(), facts.get("changed", ()), facts.get("ignored", ()))
+        changed, ignored = (cast(list[str], facts.get(key, [])) for key in ("changed", "ignored"))
+        self.reload = Reload(time.time(), changed, ignored)
         if report.name != "reloaded":
             self.reload.outcome, self.reload.error = "refused", str(facts["reason"])
 

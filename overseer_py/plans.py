@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from overseer_py import environment
 from overseer_py.config import Config, Sources
@@ -19,6 +19,8 @@ from overseer_py.recipe import Plan, Recipe, Resolved, resolve
 from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
 from overseer_py.system.listeners import Listener, Seat
+
+T = TypeVar("T")
 
 FIXED = (
     "name",
@@ -39,6 +41,36 @@ class Change:
     ignored: tuple[str, ...]  # keys that only a new master can change
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPlan:
+    """A plan, for the master's next image; listeners by their numbers."""
+
+    settings: Settings
+    listeners: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRecipe:
+    """A recipe; the seats are with the sockets."""
+
+    plan: int
+    resolved: Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPlans:
+    """All plans, and which of them is whose."""
+
+    plans: list[KeptPlan]
+    plan: int
+    begun: dict[int, int]
+    recipes: dict[int, KeptRecipe]
+    spoilt: dict[int, str]
+    expected: Resolved | None
+    release: str
+    file: str
+
+
 def is_to_be_fetched(settings: Settings, directory: str) -> bool:
     """Whether there is nothing to run yet: the service begins with the first release."""
     return bool(settings.fetch) and not os.path.lexists(os.path.join(directory, settings.to))
@@ -48,9 +80,8 @@ class Plans:
     """The plan for the next generation, and the recipe of each present one."""
 
     def __init__(
-        self, sources: Sources, config: Config, sockets: Sockets, start_directory: str
+        self, sources: Sources, settings: Settings, sockets: Sockets, start_directory: str
     ) -> None:
-        """Open the listeners and resolve everything once; raise for the first thing wrong."""
         self._sources = sources.pinned(start_directory)
         self._sockets = sockets
         self._start_directory = start_directory
@@ -60,13 +91,51 @@ class Plans:
         self._lost: set[int] = set()  # generations that were said to be
         self._expected: Resolved | None = None  # what the plan came to when it was last looked at
         self.release = ""  # digest of what a new generation is started from, if it was fetched
-        self.plan = Plan(config.settings, sockets.open(config.addresses))
+        self.plan = Plan(settings, [])
+
+    def open(self, config: Config) -> None:
+        """Open the listeners and resolve everything once; raise for the first thing wrong."""
+        self.plan = Plan(config.settings, self._sockets.open(config.addresses))
         try:
-            if not is_to_be_fetched(config.settings, start_directory):
+            if not is_to_be_fetched(config.settings, self._start_directory):
                 self._expected = self._resolve(self.plan, []).resolved
         except Exception:  # whatever it was, nothing stays bound
-            sockets.close()
+            self._sockets.close()
             raise
+
+    def kept(self) -> KeptPlans:
+        """Return what the master's next image must know."""
+        recipes = self._recipes.values()
+        plans = _once([self.plan, *self._begun.values(), *(recipe.plan for recipe in recipes)])
+        known = self._sockets.known()
+
+        def number(plan: Plan) -> int:
+            return _place_of(plan, plans)
+
+        return KeptPlans(
+            [KeptPlan(p.settings, [_place_of(o, known) for o in p.listeners]) for p in plans],
+            number(self.plan),
+            {generation: number(plan) for generation, plan in self._begun.items()},
+            {g: KeptRecipe(number(r.plan), r.resolved) for g, r in self._recipes.items()},
+            {generation: str(error) for generation, error in self._spoilt.items()},
+            self._expected,
+            self.release,
+            self._sources.file,
+        )
+
+    def resume(self, kept: KeptPlans) -> None:
+        """Go on with the plans of an earlier image; the sockets are there already."""
+        known = self._sockets.known()
+        plans = [Plan(each.settings, [known[i] for i in each.listeners]) for each in kept.plans]
+        self.plan, self.release = plans[kept.plan], kept.release
+        self._begun = {generation: plans[i] for generation, i in kept.begun.items()}
+        self._spoilt = {generation: LaunchError(why) for generation, why in kept.spoilt.items()}
+        self._recipes = {
+            generation: Recipe(plans[r.plan], self._sockets.seats(generation), r.resolved)
+            for generation, r in kept.recipes.items()
+        }
+        self._expected = kept.expected
+        self._sources = replace(self._sources, file=kept.file)
 
     def begin(self, generation: int, *, sharing: bool = False) -> None:
         """Resolve the present plan for a new generation; what is wrong with it, its recipe says.
@@ -159,3 +228,12 @@ class Plans:
         if self.release:
             resolved = resolved.of_release(self.release)
         return Recipe(plan, seats, resolved)
+
+
+def _once(plans: Sequence[Plan]) -> list[Plan]:
+    """Return each of them once: two equal ones are two."""
+    return list({id(plan): plan for plan in plans}.values())
+
+
+def _place_of(one: T, of: Sequence[T]) -> int:
+    return next(place for place, each in enumerate(of) if each is one)

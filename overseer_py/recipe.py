@@ -58,7 +58,7 @@ class Resolved(NamedTuple):
     environ: Mapping[str, str]
     directory: str
     identity: Identity | None
-    program: Executable | None  # None if it was not found: to execute it says why
+    program: Executable | None = None  # not found: to execute it says why
 
     @property
     def gone(self) -> str:

@@ -7,21 +7,18 @@ While it is dead the service is untouched; what it must know is told to the next
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 
-from overseer_py import proposals
+from overseer_py import __version__, proposals
 from overseer_py.commands import Commands
-from overseer_py.control import RefusedError, Request
+from overseer_py.control import KeptRequest, RefusedError, Request
 from overseer_py.core.messages import Report, RolloutRequested
 from overseer_py.errors import OverseerError
-from overseer_py.handover import scrub
 from overseer_py.ledger import timestamp
+from overseer_py.link import KeptLink, Link
+from overseer_py.plain import to_plain
 from overseer_py.promises import Promises
 from overseer_py.proposals import (
     Answer,
@@ -40,10 +37,8 @@ from overseer_py.proposals import (
 )
 from overseer_py.settings import Settings
 from overseer_py.system.guard import Guard
-from overseer_py.system.launch import Launch
 from overseer_py.system.loop import Loop
-from overseer_py.system.process import Children, Process
-from overseer_py.system.wire import Wire
+from overseer_py.system.process import Children
 
 # What the updater must know of the settings; it is started anew when any of it changes.
 KEYS = {"name", "watch", "debounce", "fetch", "to", "interval", "max_size", "sha256", "minisign"}
@@ -58,6 +53,27 @@ _BACKOFF, _BACKOFF_LIMIT = 1.0, 60.0  # seconds until a dead one is started agai
 _MOST_PENDING = 16  # messages for the next one
 
 
+@dataclass(frozen=True, slots=True)
+class KeptUpdates:
+    """What is known of the updater, for the master's next image."""
+
+    version: str  # of the package that it was started from
+    link: KeptLink
+    standing: Standing | None
+    wanted: Begin | None
+    directory: str
+    pending: list[bytes]
+    seen: str
+    since: int
+    again_at: float | None
+    pause: float
+    asks: dict[int, KeptRequest]
+    last_ask: int
+    first: RolloutRequested | None
+    ended: Ended | None
+    releases: dict[int, str]
+
+
 class Updates:
     """One updater at a time, or none if the settings ask for none."""
 
@@ -70,45 +86,41 @@ class Updates:
         environ: Mapping[str, str],
     ) -> None:
         self.standing: Standing | None = None
-        self._loop, self._children = loop, children
+        self._link = Link(loop, children, environ, self._on_line, self._on_exit)
         self._commands, self._promises = commands, promises
-        self._environ = environ
-        self._guard: Guard | None = None
         self._directory = ""
         self._wanted: Begin | None = None
-        self._process: Process | None = None
-        self._dismissed: Process | None = None  # its end was asked for
-        self._wire: Wire | None = None
         self._pending: list[Told] = []
         self._seen = ""
         self._since = time.time_ns()
-        self._begun = 0.0
         self._again_at: float | None = None
         self._pause = _BACKOFF
         self._asks: dict[int, Request] = {}
         self._last_ask = 0
         self._first: RolloutRequested | None = None  # the start, held back for a release
         self._ended: Ended | None = None  # the last rollout; None while there is another one
+        self._version = __version__  # of the package that it was started from
         self._releases: dict[int, str] = {}  # of each generation that is being tried or runs
 
     # -- its life --------------------------------------------------------------------------------
 
     def follow(self, settings: Settings, directory: str, guard: Guard | None) -> None:
         """Have an updater for these settings from now on, or none if they ask for none."""
-        self._guard, self._directory = guard, directory
-        known = {key: value for key, value in asdict(settings).items() if key in KEYS}
+        self._link.guard, self._directory = guard, directory
+        # As JSON has it, so that it is the same after it was read from there.
+        known = {key: to_plain(each) for key, each in asdict(settings).items() if key in KEYS}
         wanted = Begin(known, directory, "", 0) if settings.watch or settings.fetch else None
         if wanted == self._wanted:
             return
         if self._wanted and wanted and self._wanted.settings["watch"] != known["watch"]:
             self._seen = ""  # of other paths
         self._wanted = wanted
-        self._since = time.time_ns() if self._process else self._since
+        self._since = time.time_ns() if self._link.running else self._since
         self._pause = _BACKOFF
         self.end()
         if wanted is None:
             self.standing = None
-        elif self._process is None:
+        elif not self._link.running:
             self._again_at = time.monotonic()
 
     def before(self, start: RolloutRequested) -> None:
@@ -125,23 +137,61 @@ class Updates:
     def end(self) -> None:
         """End it, without waiting for its end."""
         self._again_at = None
-        self._dismissed = self._process
-        if self._process:
-            self._process.send(signal.SIGTERM)
-        self._hang_up()
+        self._link.end()
 
     def stop(self) -> None:
         """Have none any more: the service is on its way out."""
         self._wanted = None
         self.end()
 
+    def kept(self) -> KeptUpdates:
+        """Return what the master's next image must know."""
+        waiting = {n: request.kept() for n, request in self._asks.items() if not request.over}
+        return KeptUpdates(
+            self._version,
+            self._link.kept(),
+            self.standing,
+            self._wanted,
+            self._directory,
+            [proposals.encode(message) for message in self._pending],
+            self._seen,
+            self._since,
+            self._again_at,
+            self._pause,
+            waiting,
+            self._last_ask,
+            self._first,
+            self._ended,
+            self._releases,
+        )
+
+    def resume(
+        self,
+        kept: KeptUpdates,
+        guard: Guard | None,
+        request_of: Callable[[KeptRequest], Request],
+    ) -> None:
+        """Go on with the updater of an earlier image."""
+        self._version, self.standing, self._wanted = kept.version, kept.standing, kept.wanted
+        self._link.guard, self._directory = guard, kept.directory
+        self._link.resume(kept.link)
+        self._pending = [proposals.told(message) for message in kept.pending]
+        self._seen, self._since = kept.seen, kept.since
+        self._again_at, self._pause = kept.again_at, kept.pause
+        self._asks = {number: request_of(each) for number, each in kept.asks.items()}
+        self._last_ask, self._first = kept.last_ask, kept.first
+        self._ended, self._releases = kept.ended, kept.releases
+
     def due(self) -> float | None:
         """Return when one is to be started."""
         return self._again_at
 
     def tick(self, now: float) -> None:
-        """Start one if it is time to."""
-        if self._again_at is not None and self._again_at <= now and self._process is None:
+        """Start one if it is time to; let one of another version go when it is not needed."""
+        if self._version != __version__ and not (self._asks or self._commands.fleet.rolling):
+            self._version = __version__
+            self._link.end()
+        if self._again_at is not None and self._again_at <= now and not self._link.running:
             self._again_at = None
             try:
                 self._start(now)
@@ -152,20 +202,9 @@ class Updates:
 
     def _start(self, now: float) -> None:
         assert self._wanted
-        ours, theirs = socket.socketpair()
-        try:
-            process = self._children.spawn(self._launch(theirs), {}, self._on_exit)
-        except BaseException:  # whatever it was, no descriptor is left
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._process, self._begun = process, now
-        longest = proposals.LONGEST_LINE
-        self._wire = Wire(ours, self._loop, longest, self._on_line, self._on_end)
-        if self._guard:
-            self._guard.worker(process.pid)
-        self._say("updater-started", pid=process.pid)
+        pid = self._link.start(self._directory, now)
+        self._version = __version__
+        self._say("updater-started", pid=pid)
         running = tuple(sorted(set(self._releases.values()) - {""}))
         self._tell(replace(self._wanted, seen=self._seen, since=self._since, running=running))
         pending, self._pending = self._pending, []
@@ -187,33 +226,18 @@ class Updates:
             self._first = None
             self._commands.post(start)
 
-    def _launch(self, end: socket.socket) -> Launch:
-        package = str(Path(__file__).parent.parent)
-        search = self._environ.get("PYTHONPATH", "")
-        environ = scrub(self._environ)
-        environ["PYTHONPATH"] = f"{package}{os.pathsep}{search}" if search else package
-        return Launch(
-            argv=[sys.executable, "-P", "-m", "overseer_py.release"],
-            environ=environ,
-            directory=self._directory,
-            fds=[end.fileno()],
-            stdout=2,
-        )
-
-    def _on_exit(self, how: str, status: int) -> None:
-        process, self._process = self._process, None
-        if self._guard and process:
-            self._guard.gone(process.pid)
-        self._hang_up()
+    def _on_exit(self, how: str, status: int, asked: bool) -> None:
+        if why := self._link.garbled():
+            self._say("updater-garbled", reason=why)
         for request in self._asks.values():
             request.refuse(RefusedError("updater-gone", f"the updater {how}"))
         self._asks.clear()
         if self._wanted is None:
             return
         now = time.monotonic()
-        if now - self._begun > _BACKOFF_LIMIT:
+        if now - self._link.begun > _BACKOFF_LIMIT:
             self._pause = _BACKOFF
-        if process is self._dismissed:
+        if asked:
             self._again_at = now
         else:
             self._say("updater-exited", how=how, status=status)
@@ -230,7 +254,7 @@ class Updates:
         """Put a question; the request is answered when it is, or when a rollout has ended."""
         if self._wanted is None or not self._wanted.settings["fetch"]:
             raise RefusedError("no-fetcher", "nothing is fetched here; run it with --fetch")
-        if self._wire is None:
+        if not self._link.up:
             raise RefusedError("updater-gone", "the updater is being started again; try again")
         self._last_ask += 1
         self._asks[self._last_ask] = request
@@ -277,18 +301,9 @@ class Updates:
         try:
             message = proposals.said(line)
         except GarbledError as error:
-            if self._wire:
-                self._wire.end(str(error))
+            self._link.refuse(str(error))
         else:
             self._hear(message)
-
-    def _on_end(self, why: str) -> None:
-        """See to it that the process ends with the connection."""
-        self._wire = None
-        if why:
-            self._say("updater-garbled", reason=why)
-        if self._process:
-            self._process.send(signal.SIGKILL if why else signal.SIGTERM)
 
     def _hear(self, message: Said) -> None:
         match message:
@@ -329,14 +344,8 @@ class Updates:
 
     def _tell(self, message: Told) -> None:
         """Tell it, or the next one."""
-        if self._wire:
-            self._wire.send(proposals.encode(message))
-        elif self._wanted:
+        if not self._link.say(proposals.encode(message)) and self._wanted:
             self._pending = [*self._pending, message][-_MOST_PENDING:]
-
-    def _hang_up(self) -> None:
-        if self._wire:
-            self._wire.end()
 
     def _say(self, name: str, /, **facts: object) -> None:
         self._commands.report(Report(name, facts=facts))
