@@ -114,6 +114,7 @@ class House:
         self.updates = Updates(self.loop, self.children, commands, self.promises, self.environ)
         self.errands = Errands(self.fleet, self.log, commands.restart)
         self.upgrade = Upgrade(self.children, self.environ, self.log, self.kept, asks.perform)
+        self.updates.watch_over(self.upgrade.ask)
         log = LogObserver(self.log, self.events, self.crew.last_lines, self._hint)
         own = self.promises, self.updates, self.errands
         self.observers = self.ledger, log, self.systemd, *own
