@@ -156,10 +156,7 @@ class Plans:
         """Return what a generation is started from; raise OverseerError if it has none."""
         if generation in self._spoilt:
             raise LaunchError(f"could not be started: {self._spoilt[generation]}")
-        recipe = self._recipes[generation]
-        if gone := recipe.resolved.gone:
-            raise LaunchError(f"could not be started: its {gone} is gone")
-        return recipe
+        return self._recipes[generation]
 
     def resolved(self, generation: int) -> Resolved | None:
         """Return what a generation is started with; None if it is unknown."""

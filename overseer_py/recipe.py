@@ -16,7 +16,7 @@ from typing import NamedTuple
 from overseer_py import dialects, environment, handover
 from overseer_py.core.messages import WorkerId
 from overseer_py.core.policy import Policy
-from overseer_py.errors import ConfigError
+from overseer_py.errors import ConfigError, LaunchError
 from overseer_py.executable import Executable, look_up
 from overseer_py.handover import Inherited
 from overseer_py.settings import Settings
@@ -73,6 +73,11 @@ class Resolved(NamedTuple):
         if self.program is None:
             why = "no such program, or it is not executable"
             raise ConfigError(f"command: {self.argv[0]}: {why}")
+
+    def require_paths(self) -> None:
+        """Raise LaunchError if it is gone: the reason of the system would be a riddle."""
+        if self.gone:
+            raise LaunchError(f"could not be started: its {self.gone} is gone")
 
     def of_release(self, digest: str) -> Resolved:
         """Return the same for workers that are told which release they are."""

@@ -203,6 +203,38 @@ def test_a_rollout_from_a_directory_that_is_gone(tmp_path: Path, site: Deploymen
         assert master.stop() == 0
 
 
+def test_the_next_master_knows_it_all(tmp_path: Path, site: Deployment) -> None:
+    """An upgrade of the master, from a directory that is gone, keeps each generation's release."""
+    variables = site.shared / "app.env"
+    options = [*TCP, "--name", "app", "--env-file", "app.env"]
+    here = {"PWD": str(site.current)}
+    command = ["venv/bin/python", "app.py"]
+    with Master(tmp_path, *options, "--", *command, cwd=site.current, env=here) as master:
+        port = master.ready().port()
+        variables.write_text("COLOUR=blue\n")
+        assert overseer(tmp_path, "reload", "app").returncode == 0
+        before = document(tmp_path, "app")
+        site.flip("two")
+        shutil.rmtree(site.release("one"))
+        assert overseer(tmp_path, "upgrade-master", "app").returncode == 0
+        after = document(tmp_path, "app")
+        for key in ("last_reload", "chdir", "command"):
+            assert after[key] == before[key]
+        for key in ("pid", "executable", "directory"):
+            assert after["workers"][0][key] == before["workers"][0][key]
+        variables.write_text("COLOUR=green\n")
+        assert overseer(tmp_path, "reload", "app").returncode == 0
+        assert document(tmp_path, "app")["last_reload"]["changed"] == ["env.COLOUR"]
+        assert is_of(asked(port), site.release("two"))
+        shutil.rmtree(site.release("two"))
+        site.deploy("three")
+        assert overseer(tmp_path, "upgrade-master", "app").returncode == 0
+        os.kill(asked(port)["pid"], signal.SIGKILL)
+        master.saw("generation-gone", generation=3)
+        assert is_of(asked(port), site.release("three"))
+        assert master.stop() == 0
+
+
 # -- variables -----------------------------------------------------------------------------------
 
 
