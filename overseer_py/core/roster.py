@@ -105,6 +105,8 @@ class Roster:
             if slot not in generation.workers
             if self.wanted(generation, slot) and self.may_spawn(generation)
         ]
+        if not empty:
+            return []
         stand_ins = {w.id.slot: w for w in self.unwanted() if self._stands_in(w)}
         patient = [each for each in empty if each[0] is self.current and each[1] in stand_ins]
         urgent = [each for each in empty if each not in patient]
