@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from overseer_py import environment
 from overseer_py.config import Config, Sources
-from overseer_py.errors import LaunchError, OverseerError
+from overseer_py.errors import LaunchError, ListenerError, OverseerError
 from overseer_py.readiness import check
 from overseer_py.recipe import Plan, Recipe, Resolved, resolve
 from overseer_py.settings import Settings
@@ -184,6 +184,7 @@ class Plans:
         kept: dict[str, Any] = {key: getattr(old, key) for key in FIXED}
         plan = Plan(replace(new, **kept), self._sockets.open(config.addresses))
         try:
+            self._require_access(plan)
             resolved = self._resolve(plan, []).resolved
             if not is_to_be_fetched(plan.settings, self._start_directory):
                 resolved.require_program()
@@ -196,6 +197,20 @@ class Plans:
         keys = [key for key in changed if key not in (*FIXED, "env")]
         keys += [f"env.{name}" for name in variables]
         return Change(plan, tuple(keys), tuple(key for key in changed if key in FIXED))
+
+    def _require_access(self, plan: Plan) -> None:
+        """Raise ListenerError if an open listener cannot have the mode or the owner asked for.
+
+        Those come with the socket of a new generation; one that is shared stays as it is.
+        """
+        present = {listener.group: listener.wanted for listener in self.plan.listeners}
+        for listener in plan.listeners:
+            was = present.get(listener.group, listener.wanted)
+            if was.access != listener.wanted.access and (why := plan.why_shared(listener)):
+                raise ListenerError(
+                    f"listen {listener.wanted}: mode, user and group of a listener that is shared "
+                    f"({why}) stay; restart the master to change them"
+                )
 
     def failed(self, generation: int, current: int | None) -> None:
         """Take back the plan of a rollout that did not become current."""
