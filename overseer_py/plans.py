@@ -29,6 +29,7 @@ FIXED = (
     "log_level",
     "restart_signal",
     "fdstore",
+    "orphans",
 )
 
 
