@@ -29,6 +29,7 @@ FIXED = (
     "log_format",
     "log_level",
     "fdstore",
+    "orphans",
 )
 
 

@@ -107,7 +107,7 @@ class Recipe:
             directory=self.directory,
             executable=self.resolved.program.file if self.resolved.program else "",
             fds=[seat.fd for seat in self.seats],
-            death_signal=settings.drains_at,
+            death_signal=settings.drains_at if settings.orphans == "drain" else 0,
             umask=settings.umask,
             identity=self.resolved.identity,
         )
