@@ -141,9 +141,16 @@ class Supervisor:
         if self._changed:
             self._changed = False
             self._protect(self._house.deposit)
-        if self._house.upgrade.ready and self._status is None:
+        if self._house.upgrade.ready:
+            self._protect(self._upgrade)
+
+    def _upgrade(self) -> None:
+        """Become the next version, now that nothing is in hand."""
+        if self._house.fleet.stopping:
+            self._house.upgrade.give_up("the service is stopping")
+        else:
             self._house.systemd.ping()
-            self._protect(self._house.upgrade.perform)
+            self._house.upgrade.perform()
 
     def _handle(self, event: Event, now: float) -> None:
         self._house.promises.heard(event)

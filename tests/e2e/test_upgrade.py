@@ -518,6 +518,27 @@ def test_who_may_not_ask(tmp_path: Path) -> None:
         assert (done.returncode, "the service is stopping" in done.stderr) == (1, True)
 
 
+def test_a_stop_that_comes_first(tmp_path: Path, installation: Installation) -> None:
+    """The next version is ready to take over, but there is nothing to take over any more."""
+    installation.change(
+        "supervisor.py", "self._house.resume(kept)", "open(os.environ['GATE']).read()"
+    )
+    os.mkfifo(tmp_path / "gate")
+    installation.env["GATE"] = str(tmp_path / "gate")
+    installation.env["EXAMPLES"] = EXAMPLES["EXAMPLES"]
+    worker = program("slow_to_stop", "1000")
+    with Master(tmp_path, *TCP, "--", *worker, env=installation.env, cwd=tmp_path) as master:
+        master.ready()
+        with Command(tmp_path, "upgrade-master") as client:
+            with open(tmp_path / "gate", "w"):  # the next version waits there
+                master.send(signal.SIGTERM)
+                master.saw("stopping")
+            assert client.wait() == 1
+        assert "stopping" in master.saw("upgrade-failed")["reason"]
+        master.send(signal.SIGTERM)
+        assert master.wait() == 0
+
+
 def test_many_ask_at_once(tmp_path: Path) -> None:
     """All get an answer, of one upgrade or of another."""
     with Master(tmp_path, *TCP, "--", *HELLO) as master:
