@@ -19,6 +19,7 @@ import pytest
 from tests.e2e.commands import TCP, Command, Gate, document, overseer
 from tests.e2e.test_broken_versions import EXAMPLES
 from tests.e2e.test_death import bound, ended
+from tests.e2e.test_errands import ASKS, Worker
 from tests.e2e.test_idle import footprint
 from tests.load import Load, fetch, half_a_request
 from tests.master import HELLO, PATIENCE, ROOT, RUN, Fact, Master, program
@@ -339,6 +340,25 @@ def test_captured_lines(tmp_path: Path) -> None:
         assert master.saw("worker-output", stream="stdout")["line"] == "beginend"
         done = overseer(tmp_path, "logs")
         assert "beginend" in done.stdout
+
+
+def test_what_workers_left_is_kept(tmp_path: Path) -> None:
+    """What one left, another takes; who waits for something gets it; a lease has one holder."""
+    options = ["--workers", "2", "--env", f"PLACE={tmp_path}", "--ready", "notify"]
+    with Master(tmp_path, *TCP, *options, "--", *ASKS) as master:
+        master.ready()
+        worker = Worker(master, tmp_path)
+        worker.told("store('cache', b'warm')")
+        worker.told("begin(lambda: take('late', None))", 1, 1)
+        worker.told("leases.append(lease('job')), leases[0].acquire(0)")
+        upgrade(master, tmp_path)
+        worker.told("store('late', b'now')")
+        assert worker.told("ended()", 1, 1) == "b'now'"
+        assert worker.told("lease('job').acquire(0)", 1, 1) == "False"
+        upgrade(master, tmp_path)
+        master.restart()
+        assert worker.told("take('cache')", 2) == "b'warm'"
+        assert worker.told("lease('job').acquire(0)", 2, 1) == "True"
 
 
 def test_the_updater_goes_on(tmp_path: Path) -> None:
