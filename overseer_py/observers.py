@@ -121,6 +121,11 @@ class SystemdObserver:
             case "reload-begun" | "rollout-started":
                 self._failure = ""
 
+    def ping(self) -> None:
+        """Say that we live: for a while there will be nobody to say so."""
+        if self._ping_every:
+            self._manager.tell(WATCHDOG=1)
+
     def say_ready(self) -> None:
         """Say what an earlier master had said, if it had: systemd waits for it anew."""
         if self._is_settled():
