@@ -45,6 +45,11 @@ class Address:
     user: str = ""
     group: str = ""
 
+    @property
+    def access(self) -> tuple[int | None, str, str]:
+        """Who may connect to a unix socket: mode, user, group."""
+        return self.mode, self.user, self.group
+
     def __str__(self) -> str:
         match self.kind:
             case Kind.UNIX | Kind.ADOPTED:

@@ -18,12 +18,13 @@ from itertools import chain
 
 from overseer_py import holdings
 from overseer_py.address import Address, Kind
-from overseer_py.errors import ListenerError
+from overseer_py.errors import ConfigError, ListenerError
 from overseer_py.holdings import KeptSockets
 from overseer_py.system.fdstore import FdStore
 from overseer_py.system.group import Group
 from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener, resume
 from overseer_py.system.loop import HANGUP, Loop
+from overseer_py.system.unix import Renamed, owner_of
 
 
 class Sockets:
@@ -188,6 +189,8 @@ class Sockets:
         vacant = not any(seat.socket is group.live for seat in self._taken())
         if vacant or not own:
             return Seat(listener, group.live)
+        if isinstance(group, Renamed):
+            group.dress(listener.wanted)
         member = group.join(str(generation), listener.wanted.backlog)
         self._watch(group, member)
         return Seat(listener, member)
@@ -318,11 +321,14 @@ def _renamed(listener: Listener, address: Address) -> Listener:
         return replace(listener, name=address.name)
     if wanted == address:
         return listener
-    if replace(wanted, name=address.name, backlog=address.backlog) != address:
+    if wanted.nonblock != address.nonblock:
         raise ListenerError(
-            f"listen {address}: mode, user, group and nonblock of an open listener stay; "
-            "restart the master to change them"
+            f"listen {address}: nonblock of an open listener stays; restart the master to change it"
         )
+    try:
+        owner_of(address)  # now, and not when the next generation's is bound
+    except ConfigError as error:
+        raise ConfigError(f"listen {address}: {error}") from error
     return replace(listener, name=address.name, wanted=address)
 
 
