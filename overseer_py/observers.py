@@ -110,6 +110,11 @@ class SystemdObserver:
         if report.name in _ROLLOUT_ENDS and self._is_settled():
             self._manager.tell(READY=1)
 
+    def ping(self) -> None:
+        """Say that we live: for a while there will be nobody to say so."""
+        if self._ping_every:
+            self._manager.tell(WATCHDOG=1)
+
     def _note_failure(self, report: Report) -> None:
         """Keep why the service is not what was asked for, until something else is asked for."""
         match report.name:
@@ -120,11 +125,6 @@ class SystemdObserver:
                 self._failure = f"generation {number} rolled back: {report.facts['reason']}"
             case "reload-begun" | "rollout-started":
                 self._failure = ""
-
-    def ping(self) -> None:
-        """Say that we live: for a while there will be nobody to say so."""
-        if self._ping_every:
-            self._manager.tell(WATCHDOG=1)
 
     def say_ready(self) -> None:
         """Say what an earlier master had said, if it had: systemd waits for it anew."""
