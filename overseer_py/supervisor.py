@@ -138,9 +138,8 @@ class Supervisor:
         while self._events:
             self._protect(partial(self._handle, self._events.popleft(), now))
         self._protect(lambda: self._house.systemd.tick(now))
-        if self._changed:
-            self._changed = False
-            self._protect(self._house.deposit)
+        changed, self._changed = self._changed, False
+        self._protect(partial(self._house.deposit, changed=changed))
         if self._house.upgrade.ready:
             self._protect(self._upgrade)
 

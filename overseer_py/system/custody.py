@@ -39,6 +39,7 @@ class Custody:
     def __init__(self, kept: int | None = None) -> None:
         """``kept`` is our end, of an earlier image; the guard has the other one."""
         self._theirs: socket.socket | None = None
+        self.stale = kept is None  # the guard has nothing, or not the last
         if kept is None:
             self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         else:
@@ -61,16 +62,14 @@ class Custody:
             self._theirs.close()
             self._theirs = None
 
-    def deposit(self, data: bytes, fds: Iterable[int]) -> bool:
-        """Leave this instead of what was left before; False if the guard does not take it."""
+    def deposit(self, data: bytes, fds: Iterable[int]) -> None:
+        """Leave this instead of what was left before; ``stale`` if the guard does not take it."""
+        self.stale = True
         state = write_down(data)
-        try:
+        with suppress(OSError):
             _send(self._ours, [state, *dict.fromkeys(fd for fd in fds if fd >= 0)])
-        except OSError:
-            return False
-        finally:
-            os.close(state)
-        return True
+            self.stale = False
+        os.close(state)
 
     def close(self) -> None:
         """Close our end."""
