@@ -122,6 +122,8 @@ class Deposit:
                 break
             except OSError:  # an earlier guard's, which is about to end
                 time.sleep(min(0.05, left))
+        else:  # anybody can take an abstract address, and keep it
+            return False
         self._listener.listen()
         listener, alive = self._listener.fileno(), set(workers)
         while alive and (left := give_up_at - time.monotonic()) > 0:
