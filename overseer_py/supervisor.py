@@ -247,7 +247,7 @@ class Supervisor:
     def _on_messages(self, _: int) -> None:
         for message in self._house.inbox.read():
             if worker := self._house.crew.hear(message):
-                self._house.errands.hear(worker, message)
+                self._changed |= self._house.errands.hear(worker, message)
 
     def _on_signals(self, _: int) -> None:
         for caught in self._house.signals.read():

@@ -13,6 +13,7 @@ import psutil
 from overseer_py.system import custody
 from tests.e2e.commands import document
 from tests.e2e.test_death import bound, ended
+from tests.e2e.test_errands import ASKS, Worker
 from tests.e2e.test_orphans import murder, options, port_of
 from tests.master import HELLO, PATIENCE, ROOT, Master
 
@@ -51,3 +52,23 @@ def test_somebody_else_has_the_address(tmp_path: Path, options: list[str]) -> No
         master.ready()
         assert ended(murder(master), PATIENCE)
         assert bound(port_of(options))
+
+
+def test_what_workers_left_outlives_their_master(tmp_path: Path, options: list[str]) -> None:
+    """What one left, another takes, once; and a lease has one holder."""
+    more = ["--workers", "2", "--env", f"PLACE={tmp_path}", "--ready", "notify"]
+    command = [*options, *more, "--", *ASKS]
+    with Master(tmp_path, *command) as first:
+        worker = Worker(first.ready(), tmp_path)
+        worker.told("leases.append(lease('job')), leases[0].acquire(0)")
+        worker.told("[store('cache', each) for each in (b'cold', b'warm')]")
+        worker.told("take('cache')")
+        document(tmp_path, options[1])  # a turn of the loop
+        murder(first)
+        with Master(tmp_path, *command) as second:
+            second.saw("workers-adopted")
+            worker = Worker(second, tmp_path)
+            ask = "leases.append(lease('job')), leases[0].acquire(0)"
+            assert worker.told(ask, 1, 1) == "(None, False)"
+            assert worker.told("take('cache'), take('cache')", 1, 1) == "(b'warm', None)"
+            assert second.stop() == 0
