@@ -67,8 +67,8 @@ def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
         raise ConfigError(f"control: {control}: not a path to a file") from error
 
 
-def left_behind(settings: Settings, environ: Mapping[str, str]) -> bytes | None:
-    """Return the state that a dead master of this name has left, to be gone on with.
+def left_behind(settings: Settings, environ: Mapping[str, str]) -> custody.Legacy | None:
+    """Return what a dead master of this name has left, to be gone on with.
 
     If that is not wanted, what is left of it ends.
     """

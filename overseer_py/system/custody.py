@@ -144,34 +144,52 @@ class Deposit:
                 case b"take":
                     numbers = [number for number, _ in self._whole]
                     _send(heir, [fd for _, fd in self._whole], numbers)
-                    return True if heir.recv(len(_DONE)) == _DONE else None
+                    return {_DONE: True, _END: False}.get(heir.recv(len(_DONE)))
                 case b"end!":
                     return False
         return None
 
 
-def inherit(name: str) -> bytes | None:
-    """Return the state that a dead master of this name has left; None if none has.
+class Legacy:
+    """What a dead master has left.  Until it is accepted the guard has it, too."""
 
-    Its descriptors are open then, with the numbers that are written in it.
-    """
-    heir = _visit(name)
-    if heir is None:
-        return None
-    with heir:
+    def __init__(self, heir: socket.socket) -> None:
+        """Take all of it from the guard; raise OSError."""
+        self._heir = heir
+        self._received: list[tuple[int, int]] = []
         heir.sendall(_TAKE)
-        received: list[tuple[int, int]] = []
         total = 1
-        while len(received) < total:
+        while len(self._received) < total:
             _, total, coming = _receive(heir)
             if not coming:
-                _close(received)
-                return None
-            received += coming
-        heir.sendall(_DONE)
-    (_, state), *rest = received
-    _put_in_place(rest)
-    return read_back(state)
+                raise ConnectionResetError
+            self._received += coming
+        (_, state), *self._received = self._received
+        self.state = read_back(state)
+
+    def accept(self) -> None:
+        """Have the descriptors open with the numbers that are written in the state."""
+        _put_in_place(self._received)
+        self._answer(_DONE)
+
+    def refuse(self) -> None:
+        """Have the guard end what is left."""
+        _close(self._received)
+        self._answer(_END)
+
+    def _answer(self, word: bytes) -> None:
+        with self._heir, suppress(OSError):
+            self._heir.sendall(word)
+
+
+def inherit(name: str) -> Legacy | None:
+    """Return what a dead master of this name has left; None if none has."""
+    if heir := _visit(name):
+        try:
+            return Legacy(heir)
+        except OSError:  # another heir was first
+            heir.close()
+    return None
 
 
 def disinherit(name: str) -> None:

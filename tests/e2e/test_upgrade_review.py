@@ -12,10 +12,12 @@ import psutil
 
 from overseer_py.system import custody
 from tests.e2e.commands import document
+from tests.e2e.test_broken_versions import EXAMPLES
 from tests.e2e.test_death import bound, ended
 from tests.e2e.test_errands import ASKS, Worker
 from tests.e2e.test_orphans import murder, options, port_of
-from tests.master import HELLO, PATIENCE, ROOT, Master
+from tests.load import fetch
+from tests.master import HELLO, PATIENCE, ROOT, Master, program
 
 __all__ = ["options"]  # a fixture
 
@@ -71,4 +73,33 @@ def test_what_workers_left_outlives_their_master(tmp_path: Path, options: list[s
             ask = "leases.append(lease('job')), leases[0].acquire(0)"
             assert worker.told(ask, 1, 1) == "(None, False)"
             assert worker.told("take('cache'), take('cache')", 1, 1) == "(b'warm', None)"
+            assert second.stop() == 0
+
+
+def test_a_state_that_the_next_master_cannot_read(tmp_path: Path, options: list[str]) -> None:
+    """What is left ends, and the service begins anew: nobody is left without a master."""
+    other = shutil.copytree(ROOT / "overseer_py", tmp_path / "other" / "overseer_py").parent
+    file = other / "overseer_py" / "snapshot.py"
+    file.write_text(file.read_text().replace("FORMAT = 1\n", "FORMAT = 2\n"))
+    env = {"PYTHONPATH": str(other)}
+    with Master(tmp_path, *options, "--", *HELLO) as first:
+        workers = murder(first.ready())
+        with Master(tmp_path, *options, "--", *HELLO, env=env, cwd=other) as second:
+            second.ready()
+            assert "format (1) that overseer" in second.saw_line("is ended")
+            assert ended(workers, PATIENCE)
+            assert second.stop() == 0
+
+
+def test_a_master_that_was_stopping(tmp_path: Path, options: list[str]) -> None:
+    """Its next one does not stop: it was started to serve."""
+    with Master(tmp_path, *options, "--", *program("slow_to_stop", "1000"), env=EXAMPLES) as first:
+        first.ready().send(signal.SIGTERM)
+        first.saw("stopping")
+        document(tmp_path, options[1])  # a turn of the loop
+        workers = murder(first)
+        with Master(tmp_path, *options, "--", *HELLO) as second:
+            second.ready()
+            assert ended(workers, PATIENCE)
+            assert fetch(port_of(options))
             assert second.stop() == 0
