@@ -7,6 +7,7 @@ The descriptors get the numbers again that they had, so that what is written of 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import select
@@ -99,12 +100,18 @@ class Deposit:
 
     def hear(self) -> bool:
         """Take what has come; False at the end."""
-        before, total, coming = _receive(self._end)
+        try:
+            before, total, coming = _receive(self._end)
+        except OSError:  # there is no room for all: better the last one than none
+            return True
         if not coming:
             return False
         if not before:
             _close(self._coming)
             self._coming = []
+        elif before != len(self._coming):  # of one whose beginning did not come
+            _close(coming)
+            return True
         self._coming += coming
         if len(self._coming) == total:
             _close(self._whole)
@@ -229,7 +236,11 @@ def _receive(of: socket.socket) -> tuple[int, int, list[tuple[int, int]]]:
         return 0, 0, []
     before, total = _HEAD.unpack_from(data)
     numbers = [number for (number,) in _NUMBER.iter_unpack(data[_HEAD.size :])]
-    return before, total, list(zip(numbers, fds, strict=True))
+    pairs = list(zip(numbers, fds, strict=False))
+    if len(fds) < len(numbers):  # MSG_CTRUNC: there is no room for more descriptors
+        _close(pairs)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return before, total, pairs
 
 
 def _put_in_place(received: Sequence[tuple[int, int]]) -> None:

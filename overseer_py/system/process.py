@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NoReturn
 
 from overseer_py.errors import LaunchError
@@ -258,6 +258,7 @@ class Children:
         return any(procfs.is_ending(pid) for pid in orphans)
 
 
+@cache
 def raise_descriptor_limit() -> tuple[int, int]:
     """Allow the master as many descriptors as it may have (three a worker); return what was."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -103,3 +103,32 @@ def test_a_master_that_was_stopping(tmp_path: Path, options: list[str]) -> None:
             assert ended(workers, PATIENCE)
             assert fetch(port_of(options))
             assert second.stop() == 0
+
+
+LIMITED = ["prlimit", "--nofile=128:1024"]
+
+
+def test_the_next_master_has_as_many_descriptors(tmp_path: Path, options: list[str]) -> None:
+    """More come than it may have at first; workers get the limit that it was started with."""
+    command = [*options, "--workers", "48", "--ready", "delay:0s", "--", "sleep", "1000"]
+    with Master(tmp_path, *command, wrapper=LIMITED) as first:
+        workers = murder(first.ready())
+        with Master(tmp_path, *command, wrapper=LIMITED) as second:
+            second.saw("workers-adopted")
+            assert psutil.Process(second.pid).rlimit(psutil.RLIMIT_NOFILE) == (1024, 1024)
+            os.kill(workers[0], signal.SIGKILL)
+            another = second.saw("worker-started")["pid"]
+            assert psutil.Process(another).rlimit(psutil.RLIMIT_NOFILE) == (128, 1024)
+            assert second.stop() == 0
+
+
+def test_more_than_a_guard_can_hold(tmp_path: Path, options: list[str]) -> None:
+    """It has the last state that came whole, and lives on."""
+    command = [*options, "--workers", "60", "--ready", "delay:0s", "--", "sleep", "1000"]
+    with Master(tmp_path, *command, wrapper=["prlimit", "--nofile=256:256"]) as first:
+        first.saw("overseer-started")
+        guards = first.guards()
+        first.ready()
+        document(tmp_path, options[1])
+        assert first.guards() == guards
+        assert first.stop() == 0
