@@ -238,6 +238,7 @@ class House:
         candidate = self.fleet.roster.candidate
         if candidate and candidate.tried_until is not None:
             self.crew.attend(candidate.number, now)
+        self.crew.go_on()
         self.children.reap()  # who has ended meanwhile: signals are counted only once
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ from tests.e2e.test_broken_versions import EXAMPLES
 from tests.e2e.test_death import bound, ended
 from tests.e2e.test_errands import ASKS, Worker
 from tests.e2e.test_orphans import murder, options, port_of
-from tests.load import fetch
+from tests.e2e.test_upgrade import upgrade
+from tests.load import fetch, half_a_request
 from tests.master import HELLO, PATIENCE, ROOT, Master, program
 
 __all__ = ["options"]  # a fixture
@@ -132,3 +133,23 @@ def test_more_than_a_guard_can_hold(tmp_path: Path, options: list[str]) -> None:
         document(tmp_path, options[1])
         assert first.guards() == guards
         assert first.stop() == 0
+
+
+def test_what_an_adopted_worker_leaves(tmp_path: Path, options: list[str]) -> None:
+    """A server that a shell has started is asked to end, and waited for, whoever its parent is."""
+    command = [*options, "--", "sh", "-c", f"{' '.join(HELLO)}; true"]
+    with Master(tmp_path, *command) as first:
+        (shell,) = first.ready().workers()
+        servers = [child.pid for child in psutil.Process(shell).children()]
+        murder(first)
+        with Master(tmp_path, *command) as second:
+            second.saw("workers-adopted")
+            with half_a_request(port_of(options)) as connection:
+                second.send(signal.SIGUSR2)
+                second.saw("worker-quieting", worker="1/0#1")
+                upgrade(second, tmp_path)
+                connection.sendall(b"\r\n")
+                assert b" 200 " in connection.recv(4096)
+            second.saw("generation-gone", generation=1)
+            assert ended(servers, 0)
+            assert second.stop() == 0
