@@ -128,7 +128,8 @@ def test_more_than_a_guard_can_hold(tmp_path: Path, options: list[str]) -> None:
     command = [*options, "--workers", "60", "--ready", "delay:0s", "--", "sleep", "1000"]
     with Master(tmp_path, *command, wrapper=["prlimit", "--nofile=256:256"]) as first:
         first.saw("overseer-started")
-        guards = first.guards()
+        while not (guards := first.guards()):  # it has its name a moment later
+            pass
         first.ready()
         document(tmp_path, options[1])
         assert first.guards() == guards
