@@ -5,6 +5,7 @@ The fleet knows a worker by its identity alone; what belongs to it on this machi
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
@@ -92,7 +93,7 @@ class Crew:
     def _take_up(self, kept: KeptMember, recipe: Recipe, *, watched: bool) -> None:
         worker, now = kept.worker, time.monotonic()
         process = self._children.take_up(kept.process, self._on_exit(worker))
-        if not self._children.is_ours(process):
+        if process.foreign and process.ended is None:
             self._loop.watch(process.pidfd, IN, lambda _: self._bury(process))
         output = self._open_output(worker, recipe.plan.settings, kept.output)
         launch = self._launch(worker, recipe, output)
@@ -106,9 +107,22 @@ class Crew:
         else:
             rule.stop()
 
+    def go_on(self) -> None:
+        """Wait on for what workers of another master have left behind."""
+        for member in list(self.members.values()):
+            if member.process.foreign and member.process.ended:
+                self._bury(member.process)
+
     def _bury(self, process: Process) -> None:
         self._loop.forget(process.pidfd)
-        self._children.bury(process)
+        if (stray := self._children.bury(process)) >= 0:
+
+            def go_on(_: int) -> None:
+                self._loop.forget(stray)
+                os.close(stray)
+                self._bury(process)
+
+            self._loop.watch(stray, IN, go_on)
 
     # -- what the fleet orders ---------------------------------------------------------------
 

@@ -81,8 +81,8 @@ class Errands:
         self._waiting.extend((name, socket.socket(fileno=int(fd))) for name, fd in kept.waiting)
         self._commits, self._leases = kept.commits, int(kept.leases)
 
-    def hear(self, worker: WorkerId, message: Message) -> None:
-        """Do what a worker asks for."""
+    def hear(self, worker: WorkerId, message: Message) -> bool:
+        """Do what a worker asks for; False if it asks for nothing."""
         fields = message.fields
         if fields.get("X_OVERSEER_RESTART") == "1":
             self._ask_for_rollout(worker)
@@ -94,6 +94,9 @@ class Errands:
             self._give(name, message.take(), waits=fields.get("X_OVERSEER_WAIT") == "1")
         elif fields.get("X_OVERSEER_LEASES") == "1":
             self._lend_leases(message.take())
+        else:
+            return False
+        return True
 
     def __call__(self, report: Report) -> None:
         """Let go of what was left for the next generation, once the one after that has begun."""

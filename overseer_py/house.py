@@ -146,11 +146,11 @@ class House:
             return None
         return Will(str(self.claim.control), HEIR, settings.drains_at)
 
-    def deposit(self) -> None:
+    def deposit(self, *, changed: bool) -> None:
         """Leave with the guard what the next master needs if this one dies now."""
-        if self.guard and self.guard.custody:
-            document, fds = encode(self.kept().bequeathed())
-            self.guard.custody.deposit(document, fds)
+        custody = self.guard.custody if self.guard else None
+        if custody and (changed or custody.stale):  # another guard has nothing yet
+            custody.deposit(*encode(self.kept().bequeathed()))
 
     def kept(self) -> Snapshot:
         """Return the state of the moment, between two events."""
@@ -238,6 +238,7 @@ class House:
         candidate = self.fleet.roster.candidate
         if candidate and candidate.tried_until is not None:
             self.crew.attend(candidate.number, now)
+        self.crew.go_on()
         self.children.reap()  # who has ended meanwhile: signals are counted only once
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from overseer_py.errors import ConfigError, NameTakenError
 from overseer_py.settings import Settings
 from overseer_py.system import custody, procfs
+from overseer_py.system.process import raise_descriptor_limit
 
 _PATIENCE = 10.0  # seconds to wait for the guard of a master that was killed
 
@@ -67,8 +68,8 @@ def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
         raise ConfigError(f"control: {control}: not a path to a file") from error
 
 
-def left_behind(settings: Settings, environ: Mapping[str, str]) -> bytes | None:
-    """Return the state that a dead master of this name has left, to be gone on with.
+def left_behind(settings: Settings, environ: Mapping[str, str]) -> custody.Legacy | None:
+    """Return what a dead master of this name has left, to be gone on with.
 
     If that is not wanted, what is left of it ends.
     """
@@ -81,6 +82,7 @@ def left_behind(settings: Settings, environ: Mapping[str, str]) -> bytes | None:
     except OSError:  # which whoever takes the name will say
         return None
     if settings.orphans == "adopt":
+        raise_descriptor_limit()  # all of its descriptors come
         return custody.inherit(path)
     custody.disinherit(path)
     return None

@@ -54,7 +54,7 @@ class Snapshot:
     pid: int
     at: float  # CLOCK_MONOTONIC
     start_directory: str
-    limit: tuple[int, int]  # RLIMIT_NOFILE as the service has it
+    limit: tuple[int, int] | None  # RLIMIT_NOFILE as the service has it; None: as the master had
     claim: KeptClaim | None
     inbox: Fd
     outlet: KeptOutlet
@@ -85,6 +85,7 @@ class Snapshot:
         link = KeptLink(None, dismissed=False, wire=None, begun=0.0)
         return replace(
             self,
+            limit=None,
             claim=None,
             outlet=KeptOutlet(0, []),
             guard=None,

@@ -138,9 +138,8 @@ class Supervisor:
         while self._events:
             self._protect(partial(self._handle, self._events.popleft(), now))
         self._protect(lambda: self._house.systemd.tick(now))
-        if self._changed:
-            self._changed = False
-            self._protect(self._house.deposit)
+        changed, self._changed = self._changed, False
+        self._protect(partial(self._house.deposit, changed=changed))
         if self._house.upgrade.ready:
             self._protect(self._upgrade)
 
@@ -249,7 +248,7 @@ class Supervisor:
     def _on_messages(self, _: int) -> None:
         for message in self._house.inbox.read():
             if worker := self._house.crew.hear(message):
-                self._house.errands.hear(worker, message)
+                self._changed |= self._house.errands.hear(worker, message)
 
     def _on_signals(self, _: int) -> None:
         for caught in self._house.signals.read():

@@ -14,8 +14,10 @@ from overseer_py.cli.say import say
 from overseer_py.config import Sources
 from overseer_py.errors import OverseerError
 from overseer_py.recipe import logical_directory
+from overseer_py.snapshot import Snapshot
 from overseer_py.supervisor import Supervisor
 from overseer_py.system import reexec
+from overseer_py.system.custody import Legacy
 
 EXAMPLES = """\b
 Examples:
@@ -68,10 +70,11 @@ def begin(sources: Sources) -> int:
         click.echo(f"overseer: warning: {warning}", err=True)
     directory = logical_directory(sources.environ)
     left = instance.left_behind(settings, sources.environ)
+    accepted = accept(left) if left else None
     claim = instance.claim(settings.name, settings.control, sources.environ)
     pid_file = ""
     try:
-        kept = snapshot.decode(left).inherited(claim) if left and claim else None
+        kept = accepted.inherited(claim) if accepted and claim else None
         supervisor = Supervisor(sources, settings, directory, kept)
         try:
             if kept:
@@ -90,6 +93,21 @@ def begin(sources: Sources) -> int:
             supervisor.close()
     finally:
         leave(claim, pid_file)
+
+
+def accept(left: Legacy) -> Snapshot | None:
+    """Return the state that a dead master has left; None if it cannot be gone on with: it ends."""
+    try:
+        kept = snapshot.decode(left.state)
+        why = "the service was stopping" if kept.fleet.is_stopping else ""
+    except OverseerError as error:
+        why = str(error)
+    if why:
+        click.echo(f"overseer: warning: what a dead master has left is ended: {why}", err=True)
+        left.refuse()
+        return None
+    left.accept()
+    return kept
 
 
 def go_on(sources: Sources, state: int, *, rehearsal: bool) -> int:

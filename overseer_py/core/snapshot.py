@@ -26,6 +26,11 @@ class FleetSnapshot:
     stop_at: float | None = None
     status: int = 0
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the service was on its way out."""
+        return self.leaving or self.done or self.stop_at is not None
+
 
 def take(fleet: Fleet) -> FleetSnapshot:
     """Return the snapshot; it shares its values with the fleet, which must not go on."""

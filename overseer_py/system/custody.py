@@ -7,6 +7,7 @@ The descriptors get the numbers again that they had, so that what is written of 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import select
@@ -39,6 +40,7 @@ class Custody:
     def __init__(self, kept: int | None = None) -> None:
         """``kept`` is our end, of an earlier image; the guard has the other one."""
         self._theirs: socket.socket | None = None
+        self.stale = kept is None  # the guard has nothing, or not the last
         if kept is None:
             self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         else:
@@ -61,16 +63,14 @@ class Custody:
             self._theirs.close()
             self._theirs = None
 
-    def deposit(self, data: bytes, fds: Iterable[int]) -> bool:
-        """Leave this instead of what was left before; False if the guard does not take it."""
+    def deposit(self, data: bytes, fds: Iterable[int]) -> None:
+        """Leave this instead of what was left before; ``stale`` if the guard does not take it."""
+        self.stale = True
         state = write_down(data)
-        try:
+        with suppress(OSError):
             _send(self._ours, [state, *dict.fromkeys(fd for fd in fds if fd >= 0)])
-        except OSError:
-            return False
-        finally:
-            os.close(state)
-        return True
+            self.stale = False
+        os.close(state)
 
     def close(self) -> None:
         """Close our end."""
@@ -100,12 +100,18 @@ class Deposit:
 
     def hear(self) -> bool:
         """Take what has come; False at the end."""
-        before, total, coming = _receive(self._end)
+        try:
+            before, total, coming = _receive(self._end)
+        except OSError:  # there is no room for all: better the last one than none
+            return True
         if not coming:
             return False
         if not before:
             _close(self._coming)
             self._coming = []
+        elif before != len(self._coming):  # of one whose beginning did not come
+            _close(coming)
+            return True
         self._coming += coming
         if len(self._coming) == total:
             _close(self._whole)
@@ -123,6 +129,8 @@ class Deposit:
                 break
             except OSError:  # an earlier guard's, which is about to end
                 time.sleep(min(0.05, left))
+        else:  # anybody can take an abstract address, and keep it
+            return False
         self._listener.listen()
         listener, alive = self._listener.fileno(), set(workers)
         while alive and (left := give_up_at - time.monotonic()) > 0:
@@ -143,34 +151,52 @@ class Deposit:
                 case b"take":
                     numbers = [number for number, _ in self._whole]
                     _send(heir, [fd for _, fd in self._whole], numbers)
-                    return True if heir.recv(len(_DONE)) == _DONE else None
+                    return {_DONE: True, _END: False}.get(heir.recv(len(_DONE)))
                 case b"end!":
                     return False
         return None
 
 
-def inherit(name: str) -> bytes | None:
-    """Return the state that a dead master of this name has left; None if none has.
+class Legacy:
+    """What a dead master has left.  Until it is accepted the guard has it, too."""
 
-    Its descriptors are open then, with the numbers that are written in it.
-    """
-    heir = _visit(name)
-    if heir is None:
-        return None
-    with heir:
+    def __init__(self, heir: socket.socket) -> None:
+        """Take all of it from the guard; raise OSError."""
+        self._heir = heir
+        self._received: list[tuple[int, int]] = []
         heir.sendall(_TAKE)
-        received: list[tuple[int, int]] = []
         total = 1
-        while len(received) < total:
+        while len(self._received) < total:
             _, total, coming = _receive(heir)
             if not coming:
-                _close(received)
-                return None
-            received += coming
-        heir.sendall(_DONE)
-    (_, state), *rest = received
-    _put_in_place(rest)
-    return read_back(state)
+                raise ConnectionResetError
+            self._received += coming
+        (_, state), *self._received = self._received
+        self.state = read_back(state)
+
+    def accept(self) -> None:
+        """Have the descriptors open with the numbers that are written in the state."""
+        _put_in_place(self._received)
+        self._answer(_DONE)
+
+    def refuse(self) -> None:
+        """Have the guard end what is left."""
+        _close(self._received)
+        self._answer(_END)
+
+    def _answer(self, word: bytes) -> None:
+        with self._heir, suppress(OSError):
+            self._heir.sendall(word)
+
+
+def inherit(name: str) -> Legacy | None:
+    """Return what a dead master of this name has left; None if none has."""
+    if heir := _visit(name):
+        try:
+            return Legacy(heir)
+        except OSError:  # another heir was first
+            heir.close()
+    return None
 
 
 def disinherit(name: str) -> None:
@@ -210,7 +236,11 @@ def _receive(of: socket.socket) -> tuple[int, int, list[tuple[int, int]]]:
         return 0, 0, []
     before, total = _HEAD.unpack_from(data)
     numbers = [number for (number,) in _NUMBER.iter_unpack(data[_HEAD.size :])]
-    return before, total, list(zip(numbers, fds, strict=True))
+    pairs = list(zip(numbers, fds, strict=False))
+    if len(fds) < len(numbers):  # MSG_CTRUNC: there is no room for more descriptors
+        _close(pairs)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return before, total, pairs
 
 
 def _put_in_place(received: Sequence[tuple[int, int]]) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NoReturn
 
 from overseer_py.errors import LaunchError
@@ -41,6 +41,7 @@ class KeptProcess:
     farewell: int
     told: list[int]
     ended: tuple[str, int] | None = None
+    foreign: bool = False
 
 
 class Process:
@@ -60,6 +61,7 @@ class Process:
         self.mark = mark
         self.on_exit = on_exit
         self.ended: tuple[str, int] | None = None  # the main process is reaped: how, status
+        self.foreign = False  # it is another's child: its master is dead
         # What its strays get when the main process has ended, and those that got it.
         self.farewell: signal.Signals = signal.SIGKILL
         self.told: set[int] = set()
@@ -74,14 +76,16 @@ class Process:
         """Return what the next image must know of it."""
         pidfd, report = (-1, -1) if self.ended else (self._pidfd, self._report_fd)
         known = self.mark, int(self.farewell), sorted(self.told), self.ended
-        return KeptProcess(self.pid, Fd(pidfd), Fd(report), *known)
+        return KeptProcess(self.pid, Fd(pidfd), Fd(report), *known, self.foreign)
 
     @classmethod
     def resumed(cls, kept: KeptProcess, on_exit: OnExit) -> Process:
         """Return the process that an image before this one has started."""
         process = cls(kept.pid, kept.report, kept.mark, on_exit, kept.pidfd)
         process.farewell, process.told = signal.Signals(kept.farewell), set(kept.told)
-        process.ended = kept.ended
+        process.ended, process.foreign = kept.ended, kept.foreign
+        if kept.ended is None:
+            process.foreign = procfs.parent(kept.pid) != os.getpid()
         return process
 
     def send(self, number: int) -> None:
@@ -107,9 +111,12 @@ class Process:
     def owns(self, stray: int) -> bool:
         """Whether a stray comes from this process."""
         group, _ = procfs.group_and_start(stray)
-        if not self.mark or group == self.pid:
+        # Of another's child, once reaped, the number may be someone else's.
+        if not self.foreign and (not self.mark or group == self.pid):
             return group == self.pid
-        return all(procfs.has_variable(stray, *variable) for variable in self.mark.items())
+        return bool(self.mark) and all(
+            procfs.has_variable(stray, *variable) for variable in self.mark.items()
+        )
 
     def mourn(self) -> None:
         """Note that the main process has ended, which was somebody else's child."""
@@ -176,14 +183,21 @@ class Children:
         process = self._processes[kept.pid] = Process.resumed(kept, on_exit)
         return process
 
-    def is_ours(self, process: Process) -> bool:
-        """Whether a process is a child of this one; one of a dead master's is another's."""
-        return process.ended is not None or procfs.parent(process.pid) == os.getpid()
+    def bury(self, process: Process) -> int:
+        """Take note of the end of a process that is not our child: its status is not known.
 
-    def bury(self, process: Process) -> None:
-        """Take note of the end of a process that is not our child: its status is not known."""
-        process.mourn()
-        self._dismiss(process)
+        Returns a pidfd of one that it has left, after whose end this is to be called again; or -1.
+        """
+        if process.ended is None:
+            process.mourn()
+        while self._processes.get(process.pid) is process:
+            self._dismiss(process)
+            for stray in self._strays(process):
+                with suppress(OSError):  # it has ended meanwhile
+                    return os.pidfd_open(stray)
+            if self._is_one_ending():  # and then reap() looks
+                break
+        return -1
 
     def by_group(self, pid: int) -> Process | None:
         """Return the process whose group the given pid is in."""
@@ -221,6 +235,8 @@ class Children:
 
     def kill_everything(self, patience: float = 5.0) -> None:
         """SIGKILL whatever is left below the master: the last thing that it does."""
+        for process in [p for p in self._processes.values() if p.foreign]:
+            self.kill(process)
         give_up_at = time.monotonic() + patience  # a process in uninterruptible sleep may stay
         while left := [p for p in procfs.tree([os.getpid()])[1:] if not procfs.is_zombie(p)]:
             kill_all(left)
@@ -243,9 +259,10 @@ class Children:
             process.on_exit(*process.ended)
 
     def _strays(self, process: Process) -> list[int]:
+        # What the child of another leaves behind does not come to us.
         return [
             pid
-            for pid in procfs.children(os.getpid())
+            for pid in (procfs.pids() if process.foreign else procfs.children(os.getpid()))
             if pid not in self._processes and not procfs.is_zombie(pid) and process.owns(pid)
         ]
 
@@ -258,6 +275,7 @@ class Children:
         return any(procfs.is_ending(pid) for pid in orphans)
 
 
+@cache
 def raise_descriptor_limit() -> tuple[int, int]:
     """Allow the master as many descriptors as it may have (three a worker); return what was."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
