@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overseer_py.errors import ConfigError, NameTakenError
-from overseer_py.settings import Settings
 from overseer_py.system import custody, procfs
 from overseer_py.system.process import raise_descriptor_limit
 
@@ -68,23 +67,19 @@ def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
         raise ConfigError(f"control: {control}: not a path to a file") from error
 
 
-def left_behind(settings: Settings, environ: Mapping[str, str]) -> custody.Legacy | None:
+def left_behind(claim: Claim | None, orphans: str) -> custody.Legacy | None:
     """Return what a dead master of this name has left, to be gone on with.
 
     If that is not wanted, what is left of it ends.
     """
-    if settings.control == "none":
-        if settings.orphans == "adopt":
+    if claim is None:
+        if orphans == "adopt":
             raise ConfigError("orphans: adopt needs a name to be found by; drop --control none")
         return None
-    try:
-        path = str(_place(settings.name, settings.control, environ))
-    except OSError:  # which whoever takes the name will say
-        return None
-    if settings.orphans == "adopt":
+    if orphans == "adopt":
         raise_descriptor_limit()  # all of its descriptors come
-        return custody.inherit(path)
-    custody.disinherit(path)
+        return custody.inherit(str(claim.control))
+    custody.disinherit(str(claim.control))
     return None
 
 

@@ -128,7 +128,7 @@ class SystemdObserver:
 
     def say_ready(self) -> None:
         """Say what an earlier master had said, if it had: systemd waits for it anew."""
-        if self._is_settled():
+        if self._fleet.ever_ready and not self._fleet.stopping:
             self._manager.tell(READY=1)
 
     def _is_settled(self) -> bool:

@@ -93,6 +93,9 @@ class Supervisor:
         self._tell_guard()
         if config.settings != house.plans.plan.settings:
             house.commands.reload()
+        elif lost := [listener.name for listener in house.sockets.known() if listener.is_lost]:
+            house.commands.restart(f"the path of {', '.join(lost)} is gone")
+        house.deposit(changed=True)
 
     def run(self) -> int:
         """Run the service until it has ended; return the exit status."""

@@ -69,12 +69,11 @@ def begin(sources: Sources) -> int:
     for warning in config.warnings:
         click.echo(f"overseer: warning: {warning}", err=True)
     directory = logical_directory(sources.environ)
-    left = instance.left_behind(settings, sources.environ)
-    accepted = accept(left) if left else None
     claim = instance.claim(settings.name, settings.control, sources.environ)
     pid_file = ""
     try:
-        kept = accepted.inherited(claim) if accepted and claim else None
+        left = instance.left_behind(claim, settings.orphans)
+        kept = accept(left, claim) if left and claim else None
         supervisor = Supervisor(sources, settings, directory, kept)
         try:
             if kept:
@@ -84,8 +83,9 @@ def begin(sources: Sources) -> int:
             if settings.pid_file:
                 instance.write_pid_file(settings.pid_file)
                 pid_file = settings.pid_file
-            if kept:
+            if kept and left:
                 supervisor.adopt(kept, config)
+                left.settle()
             else:
                 supervisor.start(claim)
             return supervisor.run()
@@ -95,7 +95,7 @@ def begin(sources: Sources) -> int:
         leave(claim, pid_file)
 
 
-def accept(left: Legacy) -> Snapshot | None:
+def accept(left: Legacy, claim: instance.Claim) -> Snapshot | None:
     """Return the state that a dead master has left; None if it cannot be gone on with: it ends."""
     try:
         kept = snapshot.decode(left.state)
@@ -107,7 +107,7 @@ def accept(left: Legacy) -> Snapshot | None:
         left.refuse()
         return None
     left.accept()
-    return kept
+    return kept.inherited(claim)
 
 
 def go_on(sources: Sources, state: int, *, rehearsal: bool) -> int:

@@ -14,7 +14,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
@@ -87,6 +87,7 @@ class Deposit:
         self._coming: list[tuple[int, int]] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._address = address
+        self._kept_on: socket.socket | None = None
 
     @property
     def fds(self) -> list[int]:
@@ -118,8 +119,11 @@ class Deposit:
             self._whole, self._coming = self._coming, []
         return True
 
-    def wait(self, patience: float, workers: Iterable[int]) -> bool:
-        """Wait for an heir, as long as any worker (a pidfd) lives; whether it has taken all."""
+    def wait(self, patience: float, workers: Iterable[int], found: Callable[[], None]) -> bool:
+        """Wait for an heir, as long as any worker (a pidfd) lives; whether it has taken all.
+
+        ``found`` is called when we can be: then whoever has the name is the heir, and one alone.
+        """
         if not self._whole:
             return False
         give_up_at = time.monotonic() + patience
@@ -132,6 +136,7 @@ class Deposit:
         else:  # anybody can take an abstract address, and keep it
             return False
         self._listener.listen()
+        found()
         listener, alive = self._listener.fileno(), set(workers)
         while alive and (left := give_up_at - time.monotonic()) > 0:
             ready, _, _ = select.select([listener, *alive], [], [], left)
@@ -139,6 +144,10 @@ class Deposit:
             if listener in ready and (heard := self._serve()) is not None:
                 return heard
         return False
+
+    def let_go(self) -> None:
+        """Close what nobody wants: before the heir hears that we have ended, its ports are free."""
+        _close([*self._whole, *self._coming])
 
     def _serve(self) -> bool | None:
         """Hand all over if that is wanted; None if nobody has decided anything."""
@@ -151,14 +160,18 @@ class Deposit:
                 case b"take":
                     numbers = [number for number, _ in self._whole]
                     _send(heir, [fd for _, fd in self._whole], numbers)
-                    return {_DONE: True, _END: False}.get(heir.recv(len(_DONE)))
+                    heir.settimeout(None)  # it lets go of us when it ends
+                    answer = heir.recv(len(_DONE))
+                    self._kept_on = heir.dup()  # closed when we have cleaned up, and ended
+                    return {_DONE: True, _END: False}.get(answer)
                 case b"end!":
+                    self._kept_on = heir.dup()  # closed when we have cleaned up, and ended
                     return False
         return None
 
 
 class Legacy:
-    """What a dead master has left.  Until it is accepted the guard has it, too."""
+    """What a dead master has left.  Until all is done with it the guard has it, too."""
 
     def __init__(self, heir: socket.socket) -> None:
         """Take all of it from the guard; raise OSError."""
@@ -176,13 +189,23 @@ class Legacy:
 
     def accept(self) -> None:
         """Have the descriptors open with the numbers that are written in the state."""
+        above = 1 + max((number for number, _ in self._received), default=0)
+        ours = fcntl(self._heir.fileno(), F_DUPFD_CLOEXEC, above)  # out of their way
+        self._heir.close()
+        self._heir = socket.socket(fileno=ours)
         _put_in_place(self._received)
+
+    def settle(self) -> None:
+        """Let the guard go: another one knows of all by now."""
         self._answer(_DONE)
 
     def refuse(self) -> None:
-        """Have the guard end what is left."""
+        """Have the guard end what is left, and wait until it has."""
         _close(self._received)
-        self._answer(_END)
+        with suppress(OSError):
+            self._heir.sendall(_END)
+            self._heir.recv(1)
+        self._heir.close()
 
     def _answer(self, word: bytes) -> None:
         with self._heir, suppress(OSError):
@@ -200,10 +223,11 @@ def inherit(name: str) -> Legacy | None:
 
 
 def disinherit(name: str) -> None:
-    """Have the guard of a dead master of this name end what is left of it."""
+    """Have the guard of a dead master of this name end what is left of it; wait until it has."""
     if heir := _visit(name):
         with heir, suppress(OSError):
             heir.sendall(_END)
+            heir.recv(1)
 
 
 def _visit(name: str) -> socket.socket | None:

@@ -178,14 +178,21 @@ def watch(
         workers, inodes = _listen(pipe, deposit)
         if deposit and heritage:
             will = heritage[0]
-            if deposit.wait(will.patience, workers.values()):
+            if deposit.wait(will.patience, workers.values(), partial(_close_all, keep)):
                 os._exit(0)  # they are another's now
             for pidfd in workers.values():
                 with suppress(OSError):
                     signal.pidfd_send_signal(pidfd, will.farewell)
         _clean_up(master, workers, inodes)
+        if deposit:
+            deposit.let_go()
     finally:
         os._exit(0)
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _listen(pipe: int, deposit: Deposit | None) -> tuple[dict[int, int], set[int]]:

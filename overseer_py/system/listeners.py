@@ -87,6 +87,11 @@ class Listener:
             return "unix"
         return "tcp" if self.stream else "udp"
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is a unix socket whose path is not there any more."""
+        return isinstance(self.group, Renamed) and not os.path.lexists(self.wanted.path)
+
     def inherited(self) -> Inherited:
         """Return what a worker is told about it."""
         return Inherited(self.name, self.address, self.port)

@@ -26,7 +26,7 @@ from overseer_py.system.launch import Launch, become
 from overseer_py.system.signals import name_of
 
 OnExit = Callable[[str, int], None]  # how it ended, and the status a shell would show
-_REPORT_SIZE = 4096
+_REPORT_SIZE = 1 << 16  # bytes: a traceback, of which the last line counts
 _PEEK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 

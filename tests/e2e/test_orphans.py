@@ -197,3 +197,37 @@ def test_without_a_name(tmp_path: Path) -> None:
     done = overseer(tmp_path, "run", *TCP, *ADOPT, "--control", "none", "--", *HELLO)
     assert done.returncode == 2
     assert "orphans: adopt needs a name" in done.stderr
+
+
+def test_two_next_masters(tmp_path: Path, options: list[str]) -> None:
+    """One has the name, and with it the workers; the other one ends, and has changed nothing."""
+    with Master(tmp_path, *options, "--", *HELLO) as first:
+        (worker,) = first.ready().workers()
+        murder(first)
+        with (
+            Master(tmp_path, *options, "--", *HELLO) as one,
+            Master(tmp_path, *options, "--", *HELLO) as other,
+        ):
+            while one.process.poll() is None and other.process.poll() is None:
+                pass
+            loser, second = (one, other) if one.process.poll() is not None else (other, one)
+            assert loser.wait() == 4
+            second.saw("workers-adopted")
+            assert fetch(port_of(options)).split()[-1] == str(worker)
+            assert second.stop() == 0
+
+
+def test_a_path_that_is_gone(tmp_path: Path, options: list[str]) -> None:
+    """A next generation brings it back."""
+    path = tmp_path / "run" / "web.sock"
+    path.parent.mkdir()
+    command = [*options[:2], "--listen", f"unix:{path}", *ADOPT, "--", *HELLO]
+    with Master(tmp_path, *command) as first:
+        first.ready()
+        murder(first)
+        path.unlink()
+        with Master(tmp_path, *command) as second:
+            second.saw("workers-adopted")
+            second.saw("generation-gone", generation=1)
+            assert fetch(str(path))
+            assert second.stop() == 0
