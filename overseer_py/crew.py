@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from overseer_py import dialects
+from overseer_py.adoption import Adoption
 from overseer_py.core.messages import (
     BecameReady,
     BecameUnhealthy,
@@ -19,9 +21,10 @@ from overseer_py.core.messages import (
     WorkerId,
 )
 from overseer_py.handover import FIRST_FD
+from overseer_py.listening import Listening, own_rule
 from overseer_py.logs import Log
 from overseer_py.output import Output
-from overseer_py.readiness import rule_for
+from overseer_py.readiness import ABOUT_LISTENERS, rule_for
 from overseer_py.recipe import Recipe, mark
 from overseer_py.settings import Settings
 from overseer_py.system.guard import Guard
@@ -72,6 +75,7 @@ class Crew:
         self._open_output = open_output
         self._log = log
         self._post = post
+        self.adoption = Adoption(loop, log, self.heard_listen)
         self._notify_address = ""
         self._guard: Guard | None = None
         self._strangers = 0  # messages of processes that are no worker's, since the last line
@@ -93,9 +97,10 @@ class Crew:
             output = self._open_output(worker, settings)
             launch, rule = self._fit_out(worker, recipe, output)
             words = Words(settings.inherit, self._loop, self._on_word(worker))
-            launch = words.fit(launch)
+            launch = self.adoption.fit(worker, recipe, words.fit(launch))
             process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
         except Exception:  # whatever it was, its descriptors are given back
+            self.adoption.give_up(worker)
             if words:
                 words.stop()
             if rule:
@@ -104,6 +109,7 @@ class Crew:
                 output.abandon()
             raise
         words.begin()
+        self.adoption.begin(worker)
         output.handed_over()
         output.pid = process.pid
         if self._guard:
@@ -234,8 +240,10 @@ class Crew:
         launch = replace(launch, stdout=output.stdout, stderr=output.stderr)
 
         def ready() -> None:
-            self.members[worker].rule.stop()
-            self.members[worker].ready = time.time()
+            member = self.members[worker]
+            member.rule.stop()
+            member.rule = own_rule(member.rule)
+            member.ready = time.time()
             self._post(BecameReady(worker))
 
         def say(why: str) -> None:
@@ -243,11 +251,32 @@ class Crew:
 
         around = Surroundings(self._loop, self._children, seats, launch, say)
         tells = dialects.says_ready(settings.inherit)
-        rule = rule_for(settings.ready, ready, around, tells=tells)
-        if isinstance(rule, ReadyPipe):
-            environ = {**launch.environ, "OVERSEER_READY_FD": str(FIRST_FD + len(seats))}
-            launch = replace(launch, environ=environ, fds=[*launch.fds, rule.write_end])
+        make = partial(rule_for, settings.ready, around=around, tells=tells)
+        rule = self._listening(worker, settings, ready, make) if settings.adopt else make(ready)
+        if isinstance(own := own_rule(rule), ReadyPipe):
+            environ = {**launch.environ, "OVERSEER_READY_FD": str(FIRST_FD + len(launch.fds))}
+            launch = replace(launch, environ=environ, fds=[*launch.fds, own.write_end])
         return launch, rule
+
+    def _listening(
+        self,
+        worker: WorkerId,
+        settings: Settings,
+        ready: Callable[[], None],
+        make: Callable[[Callable[[], None]], Rule],
+    ) -> Rule:
+        """Return the rule for a worker that binds for itself."""
+        rule = Listening(ready, partial(self.adoption.missing, worker))
+        if settings.ready.kind in ABOUT_LISTENERS:
+            rule.then(partial(make, rule.own_rule_is_met))
+        else:
+            rule.beside(make(rule.own_rule_is_met))
+        return rule
+
+    def heard_listen(self, worker: WorkerId) -> None:
+        """Take into account that a worker listens where it has bound for itself."""
+        if (member := self.members.get(worker)) and isinstance(member.rule, Listening):
+            member.rule.listened()
 
     def _on_word(self, worker: WorkerId) -> Callable[[], None]:
         def on_word() -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from typing import Any
 
+from overseer_py.address import Address
 from overseer_py.config import Config, Sources
-from overseer_py.errors import LaunchError, OverseerError
+from overseer_py.errors import LaunchError, ListenerError, OverseerError
+from overseer_py.option import AUTO
 from overseer_py.readiness import check
 from overseer_py.recipe import Plan, Recipe, resolve
 from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
+from overseer_py.system import seccomp
 from overseer_py.system.listeners import Listener, Seat
 
 FIXED = (
@@ -44,6 +48,12 @@ def is_to_be_fetched(settings: Settings, directory: str) -> bool:
     return bool(settings.fetch) and not os.path.lexists(os.path.join(directory, settings.to))
 
 
+def _check_adoption(settings: Settings) -> None:
+    """Raise ListenerError if a program's own sockets cannot be adopted on this machine."""
+    if settings.adopt and (why := seccomp.obstacle()):
+        raise ListenerError(f"adopt: {why}; use --listen and hand the program its socket")
+
+
 class Plans:
     """The plan for the next generation, and the recipe of each present one."""
 
@@ -58,7 +68,8 @@ class Plans:
         self._begun: dict[int, Plan] = {}
         self._spoilt: dict[int, OverseerError] = {}  # generations that could not be resolved
         self.release = ""  # digest of what a new generation is started from, if it was fetched
-        self.plan = Plan(config.settings, sockets.open(config.addresses))
+        _check_adoption(config.settings)
+        self.plan = Plan(config.settings, sockets.open(config.addresses), config.loose)
         try:
             if not is_to_be_fetched(config.settings, start_directory):
                 self._resolve(self.plan, [])
@@ -101,7 +112,12 @@ class Plans:
             if getattr(config.settings, f.name) != getattr(before, f.name)
         ]
         kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED}
-        plan = Plan(replace(config.settings, **kept), self._sockets.open(config.addresses))
+        _check_adoption(config.settings)
+        opened = self._sockets.open(config.addresses)
+        plan = Plan(replace(config.settings, **kept), opened, config.loose)
+        if not {"adopt", "command"} & set(changed):  # it will bind what it has bound
+            for listener in self.plan.learned:
+                plan = plan.learning(listener)
         try:
             self._resolve(plan, [])
         except Exception:  # whatever it was, what was bound for it is closed again
@@ -110,6 +126,21 @@ class Plans:
         self.plan = plan
         ignored = tuple(key for key in changed if key in FIXED)
         return Change(plan, tuple(key for key in changed if key not in FIXED), ignored)
+
+    def learn(self, generation: int, address: Address) -> Seat:
+        """Take in what a program of this generation binds; raise ListenerError.
+
+        The generations after it must bind it, too.
+        """
+        before = self._begun[generation]
+        taken = {listener.name for listener in before.listeners}
+        names = (f"{address.name}-{n}" if n else address.name for n in count())
+        address = replace(address, name=next(name for name in names if name not in taken))
+        seat = self._sockets.learn(generation, address, shared=bool(before.why_all_are_shared))
+        self._begun[generation] = after = before.learning(seat.listener)
+        if self.plan is before:
+            self.plan = after
+        return seat
 
     def failed(self, generation: int, current: int | None) -> None:
         """Take back the plan of a rollout that did not become current."""
@@ -129,8 +160,9 @@ class Plans:
         return self._sockets.keep_only(listener for plan in plans for listener in plan.listeners)
 
     def _resolve(self, plan: Plan, seats: Sequence[Seat]) -> Recipe:
-        check(plan.settings.ready, plan.listeners)
-        inherited = [listener.inherited() for listener in plan.listeners]
+        if AUTO not in plan.settings.adopt:  # else names are made as the program binds
+            check(plan.settings.ready, [*plan.listeners, *plan.loose])
+        inherited = [listener.inherited() for listener in plan.inherited]
         environ, directory = self._sources.environ, self._start_directory
         resolved = resolve(plan.settings, inherited, environ, directory)
         if self.release:

@@ -90,6 +90,21 @@ class Sockets:
             raise
         return seats
 
+    def learn(self, generation: int, address: Address, *, shared: bool) -> Seat:
+        """Return the seat of a generation at one more address, which its program binds by itself.
+
+        The first generation that does so opens it.  Raises ListenerError.
+        """
+        listener = next(iter(self._find(address, ())), None)
+        if listener is None:
+            listener = open_listener(address)
+            self._watch(listener.group, listener.socket)
+            self._open.append(listener)
+        seat = self._take(generation, listener, own=not (shared or listener.obstacle))
+        self._seats[generation].append(seat)
+        self._keep()
+        return seat
+
     def cut_over(self, generation: int) -> None:
         """Let all that is new come to this generation; raise ListenerError if not all can."""
         self._current = generation
@@ -292,7 +307,8 @@ def _renamed(listener: Listener, address: Address) -> Listener:
         return replace(listener, name=address.name)
     if wanted == address:
         return listener
-    if replace(wanted, name=address.name, backlog=address.backlog) != address:
+    free = {"name": address.name, "backlog": address.backlog, "adopted": address.adopted}
+    if replace(wanted, **free) != address:  # type: ignore[arg-type]  # each of its own type
         raise ListenerError(
             f"listen {address}: mode, user, group and nonblock of an open listener stay; "
             "restart the master to change them"

@@ -99,6 +99,7 @@ class Supervisor:
         self._sockets = Sockets(sources.environ, self._loop, self._store, self._on_shut_down)
         self._retirement = Retirement(self._sockets, self._crew, self.post)
         self._plans = Plans(sources, config, self._sockets, start_directory)
+        self._crew.adoption.learn = self._plans.learn
         asks = self.post, self.perform
         self._commands = Commands(self._fleet, self._crew, self._plans, self._log, *asks)
         ledger = Ledger(self._crew.last_lines)

@@ -109,6 +109,7 @@ class Accept(Rule):
         super().__init__(on_ready)
         self._seats = seats
         self._visits: dict[str, Visit] = {}
+        self._proven: set[str] = set()  # where a visit was accepted
         self._pid = 0
         self._pause = self._FIRST
 
@@ -121,9 +122,12 @@ class Accept(Rule):
         """Look at the worker's whole tree: gunicorn's listeners are polled by its children."""
         self._pause = min(self._pause * self._GROWTH, self._LONGEST)
         self.next_look = now + self._pause
-        names = traffic.missing(self._pid, {seat.name: seat.socket for seat in self._seats})
+        inherited = {seat.name: seat.socket for seat in self._seats if not seat.adopted}
+        names = traffic.missing(self._pid, inherited) if inherited else []
         if self._pause == self._LONGEST:
             names = [name for name in names if not self._is_visited(name)]
+        # It listens there for itself, so that a visit finds somebody.
+        names += [o.name for o in self._seats if o.adopted and not self._is_visited(o.name)]
         if not names:
             self.on_ready()
             return
@@ -133,6 +137,8 @@ class Accept(Rule):
 
     def _is_visited(self, name: str) -> bool:
         """Whether the worker has accepted a connection of ours; open one if there is none."""
+        if name in self._proven:
+            return True
         if name not in self._visits:
             (seat,) = (seat for seat in self._seats if seat.name == name)
             with suppress(OSError):  # no descriptor left, or no loopback there: the next look
@@ -140,6 +146,8 @@ class Accept(Rule):
             return False
         held = {inode for pid in procfs.tree([self._pid]) for inode in procfs.sockets(pid)}
         if self._visits[name].accepted in held:
+            self._proven.add(name)
+            self._visits.pop(name).close()
             return True
         if self._visits[name].accepted:  # by another's worker, with whom the socket is shared
             self._visits.pop(name).close()
