@@ -36,12 +36,14 @@ from overseer_py.system.listeners import Seat
 from overseer_py.system.loop import IN, Loop
 from overseer_py.system.notifier import Place
 from overseer_py.system.seccomp import Call, Trap
+from overseer_py.system.steering import Steered
 
 _MAPPED = "::ffff:"  # an IPv4 address, as Java binds it
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _MOST_NOTED = 8
 
 Learn = Callable[[int, Address], Seat]
+Exchange = Callable[[Seat, int], None]
 
 
 @dataclass(slots=True)
@@ -53,20 +55,26 @@ class Bound:
     channel: int  # a socket on which ``trap`` will come; -1 once it has
     trap: int = -1  # where their calls arrive; -1: not yet, or the last process has gone
     listening: set[str] = field(default_factory=set)  # names of listeners
-    joined: dict[int, str] = field(default_factory=dict)  # sockets (ours, of theirs): not listening
+    admitted: dict[int, str] = field(default_factory=dict)  # their sockets (by inode), and where
     elsewhere: list[str] = field(default_factory=list)  # addresses that are none of ours
 
 
 class Adoption:
     """Every worker that binds for itself."""
 
+    _learn: Learn
+    _exchange: Exchange
+
     def __init__(self, loop: Loop, log: Log, on_listen: Callable[[WorkerId], None]) -> None:
-        self.learn: Learn | None = None  # takes in an address that nobody has named
         self.bound: dict[WorkerId, Bound] = {}
         self._loop = loop
         self._log = log
         self._on_listen = on_listen
         self._given: dict[WorkerId, socket.socket] = {}  # the worker's ends, until it has them
+
+    def build_on(self, learn: Learn, exchange: Exchange) -> None:
+        """Say who takes in an address that nobody has named, and gives a seat their own socket."""
+        self._learn, self._exchange = learn, exchange
 
     # -- a worker's beginning ---------------------------------------------------------------
 
@@ -140,12 +148,15 @@ class Adoption:
             raise
 
     def _forget(self, bound: Bound) -> None:
-        for fd in (bound.channel, bound.trap, *bound.joined):
+        for fd in (bound.channel, bound.trap):
             if fd >= 0:
                 self._loop.forget(fd)
                 os.close(fd)
         bound.channel = bound.trap = -1
-        bound.joined.clear()
+        for inode, name in bound.admitted.items():  # those that never listened
+            for seat in _adopted(bound.recipe):
+                if seat.name == name and isinstance(group := seat.listener.group, Steered):
+                    group.dismiss(inode)
         self.bound.pop(bound.worker, None)
 
     # -- its calls ----------------------------------------------------------------------------
@@ -186,13 +197,13 @@ class Adoption:
     def _learned(self, bound: Bound, call: Call, place: Place) -> list[Seat]:
         """Return the seat at an address that nobody has named, if it is to be adopted, too."""
         name = bound.recipe.plan.name_for(place.port)
-        if not name or self.learn is None:
+        if not name:
             return []
         address = Address(name, Kind.TCP, _plain(place.host), place.port, adopted=True)
         if ":" in address.host:
             dual = place.host == "::" and not _wants_only_ipv6(call)
             address = replace(address, host="" if dual else address.host, bracketed=not dual)
-        seat = self.learn(bound.worker.generation, address)
+        seat = self._learn(bound.worker.generation, address)
         facts = {"name": seat.name, "type": seat.listener.kind, "adopted": "yes"}
         why = bound.recipe.plan.why_shared(seat.listener)
         facts |= {"handover": "shared", "reason": why} if why else {"handover": "steered"}
@@ -202,6 +213,9 @@ class Adoption:
     def _bind(self, bound: Bound, trap: Trap, call: Call, seat: Seat) -> None:
         if notifier.inode(call) == _inode(seat.fd):  # again, after a signal
             trap.answer(call)
+            return
+        if notifier.is_shared(call):
+            self._join(bound, trap, call, seat)
             return
         nonblocking, cloexec = notifier.flags(call)
         theirs = notifier.borrow(call)
@@ -214,6 +228,28 @@ class Adoption:
         trap.put(call, seat.fd, notifier.descriptor(call), cloexec=cloexec)
         trap.answer(call)
         self._say(bound, "bound", seat.listener.address, name=seat.name, how="replaced")
+        # It listens already: a program that asks (gunicorn, SO_ACCEPTCONN) never calls listen(2).
+        bound.listening.add(seat.name)
+        self._on_listen(bound.worker)
+
+    def _join(self, bound: Bound, trap: Trap, call: Call, seat: Seat) -> None:
+        """Bind the program's own socket, which another in its place would leave behind."""
+        why = "the program has given its socket to epoll before bind(2), or copied it; "
+        group, theirs = seat.listener.group, notifier.borrow(call)
+        twins = (o for o in self.bound.values() if o.recipe is bound.recipe and o is not bound)
+        if any(seat.name in {*o.listening, *o.admitted.values()} for o in twins):
+            raise ListenerError(f"{why}so only one worker of a generation can have the address")
+        if not isinstance(group, Steered) or theirs is None:
+            obstacle = seat.listener.obstacle or "pidfd_getfd(2) is missing or forbidden"
+            raise ListenerError(f"{why}it cannot be joined: {obstacle}")
+        try:
+            group.admit(theirs)
+        except OSError as error:
+            theirs.close()
+            raise ListenerError(f"{why}it cannot be bound: {error.strerror}") from error
+        bound.admitted[notifier.inode(call)] = seat.name
+        trap.answer(call)
+        self._say(bound, "bound", seat.listener.address, name=seat.name, how="joined")
 
     def _listen(self, bound: Bound, trap: Trap, call: Call) -> bool:
         """Listen for a program, with our backlog; False if its socket is not one of ours."""
@@ -221,6 +257,9 @@ class Adoption:
         if not trap.is_valid(call):
             return False
         for seat in _adopted(bound.recipe):
+            if bound.admitted.get(inode) == seat.name:
+                self._exchange(seat, inode)
+                del bound.admitted[inode]
             if _inode(seat.fd) == inode:
                 seat.listen()
                 bound.listening.add(seat.name)

@@ -13,15 +13,16 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain
 
+from overseer_py import wanted
 from overseer_py.address import Address, Kind
 from overseer_py.errors import ListenerError
 from overseer_py.system.fdstore import FdStore
 from overseer_py.system.group import Group
 from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener, resume
 from overseer_py.system.loop import HANGUP, Loop
+from overseer_py.system.steering import Steered
 
 
 class Sockets:
@@ -56,8 +57,10 @@ class Sockets:
             for address in addresses:
                 found = self._find(address, taken)
                 taken += found
-                chosen += [_renamed(o, address) for o in found] or [self._obtain(address, left)]
-            _check_names(chosen)
+                chosen += [wanted.renamed(o, address) for o in found] or [
+                    self._obtain(address, left)
+                ]
+            wanted.check_names(chosen)
         except Exception:  # whatever it was: all of them or none
             for listener in chosen:
                 if listener not in self._open:
@@ -104,6 +107,27 @@ class Sockets:
         self._seats[generation].append(seat)
         self._keep()
         return seat
+
+    def exchange(self, seat: Seat, inode: int) -> None:
+        """Give a generation a socket that its program has made (Steered.admit) and listens on now.
+
+        Raises ListenerError.
+        """
+        group, before = seat.listener.group, seat.socket
+        shared = sum(other.socket is before for other in self._taken()) > 1
+        if shared or not isinstance(group, Steered):
+            raise ListenerError(
+                "another generation has its socket, too; drop --handover or --surge"
+            )
+        try:
+            seat.socket = group.enter(inode, seat.listener.wanted.backlog)
+        except OSError as error:
+            raise ListenerError(f"the program's own socket cannot be joined: {error}") from error
+        if before is group.live:  # who waits there is lost, but for tcp_migrate_req
+            group.cut_over(seat.socket)
+        self._watch(group, seat.socket)
+        self._release(seat.listener, before)
+        self._keep()
 
     def cut_over(self, generation: int) -> None:
         """Let all that is new come to this generation; raise ListenerError if not all can."""
@@ -282,7 +306,11 @@ class Sockets:
         """Return what is open for an address: the same, or the same place under another name."""
         if address.kind is Kind.ADOPTED:
             return choose(address, self._adopted)
-        same = [o for o in self._open if _place(o.wanted) == _place(address) and o not in taken]
+        same = [
+            o
+            for o in self._open
+            if wanted.place(o.wanted) == wanted.place(address) and o not in taken
+        ]
         same.sort(key=lambda listener: listener.name != address.name)
         return same[:1]
 
@@ -298,34 +326,5 @@ class Sockets:
             listener.close()
 
 
-def _renamed(listener: Listener, address: Address) -> Listener:
-    """Return a listener as it is asked for now; what its socket cannot change is refused."""
-    wanted = listener.wanted
-    if address.kind is Kind.ADOPTED:
-        if address.name == listener.name or address.name.startswith("listener-"):
-            return listener
-        return replace(listener, name=address.name)
-    if wanted == address:
-        return listener
-    free = {"name": address.name, "backlog": address.backlog, "adopted": address.adopted}
-    if replace(wanted, **free) != address:  # type: ignore[arg-type]  # each of its own type
-        raise ListenerError(
-            f"listen {address}: mode, user, group and nonblock of an open listener stay; "
-            "restart the master to change them"
-        )
-    return replace(listener, name=address.name, wanted=address)
-
-
 def _inode(sock: socket.socket) -> int:
     return os.fstat(sock.fileno()).st_ino
-
-
-def _place(address: Address) -> tuple[object, ...]:
-    return address.kind, address.host, address.port, address.path, address.bracketed
-
-
-def _check_names(listeners: Sequence[Listener]) -> None:
-    names = [listener.name for listener in listeners]
-    for name in names:
-        if names.count(name) > 1:
-            raise ListenerError(f"listen: two listeners are named {name}; write NAME=ADDR")

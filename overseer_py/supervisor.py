@@ -99,7 +99,7 @@ class Supervisor:
         self._sockets = Sockets(sources.environ, self._loop, self._store, self._on_shut_down)
         self._retirement = Retirement(self._sockets, self._crew, self.post)
         self._plans = Plans(sources, config, self._sockets, start_directory)
-        self._crew.adoption.learn = self._plans.learn
+        self._crew.adoption.build_on(self._plans.learn, self._sockets.exchange)
         asks = self.post, self.perform
         self._commands = Commands(self._fleet, self._crew, self._plans, self._log, *asks)
         ledger = Ledger(self._crew.last_lines)
@@ -279,6 +279,7 @@ class Supervisor:
                 self._tell_guard()
             case "worker-ready":
                 self._sockets.listen_again()
+                self._tell_guard()  # of what it has bound for itself
             case "reloaded":
                 settings = self._plans.plan.settings
                 self._updates.follow(settings, self._start_directory, self._guard)

@@ -1,12 +1,16 @@
-"""What a program has set on a socket of its own, carried over to the one that takes its place."""
+"""Options of a socket (socket(7), tcp(7)), carried over to the one that takes its place."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 
-_CONGESTION_NAME = 16  # TCP_CA_NAME_MAX
-_NUMBERS = (
+Option = tuple[int, int]  # level, name
+
+_CONGESTION = socket.IPPROTO_TCP, socket.TCP_CONGESTION
+_LONGEST_NAME = 16  # TCP_CA_NAME_MAX
+_PROGRAMS: tuple[Option, ...] = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
     (socket.SOL_SOCKET, socket.SO_OOBINLINE),
     (socket.SOL_SOCKET, socket.SO_PRIORITY),
@@ -26,20 +30,25 @@ _DOUBLED = {socket.SO_RCVBUF, socket.SO_SNDBUF}  # the kernel returns twice what
 
 
 def carry(source: socket.socket, target: socket.socket) -> None:
-    """Set on the target what was set on the source: what differs there from a fresh socket."""
+    """Set on the target what a program has set on the source: what is not as on a fresh one."""
     with socket.socket(source.family, source.type) as fresh:
-        for level, option in _NUMBERS:
-            with suppress(OSError):  # not one of this family
-                value = source.getsockopt(level, option)
-                if value != fresh.getsockopt(level, option):
-                    doubled = level == socket.SOL_SOCKET and option in _DOUBLED
-                    target.setsockopt(level, option, value // 2 if doubled else value)
+        copy(_PROGRAMS, source, target, fresh)
         with suppress(OSError):
-            _carry_congestion(source, target, fresh)
+            name = source.getsockopt(*_CONGESTION, _LONGEST_NAME)
+            if name != fresh.getsockopt(*_CONGESTION, _LONGEST_NAME):
+                target.setsockopt(*_CONGESTION, name.rstrip(b"\0"))
 
 
-def _carry_congestion(source: socket.socket, target: socket.socket, fresh: socket.socket) -> None:
-    option = socket.IPPROTO_TCP, socket.TCP_CONGESTION
-    name = source.getsockopt(*option, _CONGESTION_NAME)
-    if name != fresh.getsockopt(*option, _CONGESTION_NAME):
-        target.setsockopt(*option, name.rstrip(b"\0"))
+def copy(
+    options: Iterable[Option],
+    source: socket.socket,
+    target: socket.socket,
+    fresh: socket.socket | None = None,
+) -> None:
+    """Set these as they are on the source, where they differ on the target (or a fresh one)."""
+    for level, option in options:
+        with suppress(OSError):  # not one of this family or type
+            value = source.getsockopt(level, option)
+            if value != (fresh or target).getsockopt(level, option):
+                doubled = level == socket.SOL_SOCKET and option in _DOUBLED
+                target.setsockopt(level, option, value // 2 if doubled else value)

@@ -1,8 +1,8 @@
 """The filter that lets a few system calls of a program wait for the master's answer.
 
 seccomp(2), user notification: seccomp_unotify(2).  No privilege is needed: without CAP_SYS_ADMIN
-the program gets PR_SET_NO_NEW_PRIVS, so that setuid programs below it stay who they are.  The filter
-is a dozen instructions of classic BPF and is inherited by every descendant.  What it lets wait are
+the program gets PR_SET_NO_NEW_PRIVS, so that setuid programs below it stay who they are.  The
+filter is a dozen instructions of classic BPF, inherited by every descendant.  What it lets wait are
 bind(2) and listen(2), and unlink(2) where a path is to be kept.  Nothing else: a call that waits
 costs some 30 µs, any other call some 30 ns.
 
