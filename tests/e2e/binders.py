@@ -27,6 +27,10 @@ class Binder:
     source: str = ""  # in C, compiled to ./server
     options: tuple[str, ...] = ()
     adopt: str = "127.0.0.1:PORT"
+    soak: bool = False  # in long runs only: another one shows much the same
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def missing(self) -> str:
@@ -77,7 +81,7 @@ def _files(*words: str) -> tuple[str, ...]:
 
 
 def _nginx(listen: str) -> tuple[str, ...]:
-    fill_in = f"s/@GENERATION@/$OVERSEER_GENERATION/; s/@PORT@/PORT/; s/@OPTIONS@/{listen}/"
+    fill_in = f"s/@GENERATION@/$OVERSEER_GENERATION/; s/@LISTEN@/{listen}/"
     config = "nginx-$OVERSEER_GENERATION.conf"
     start = f'PATH="$PATH:{SBIN}" && exec nginx -p . -e stderr -c "{config}"'
     script = f'sed "{fill_in}" "$0" >"{config}" && {start}'
@@ -93,21 +97,31 @@ _NODE = ("node", str(PROGRAMS / "binds.js"), "PORT")
 
 BINDERS = [
     Binder("http.server", _files(*_HTTP_SERVER)),
-    Binder("http.server everywhere", _files(*_python("http.server", "PORT"))),
+    Binder("http.server everywhere", _files(*_python("http.server", "PORT")), soak=True),
     Binder("http.server auto", _files(*_HTTP_SERVER), adopt="auto"),
     Binder("flask run", _python("flask", "--app", "flask_app", "run", "--port", "PORT"), "flask"),
     Binder("uvicorn", _UVICORN, "uvicorn"),
-    Binder("uvicorn --workers 2", (*_UVICORN, "--workers", "2"), "uvicorn", adopt="auto"),
-    Binder("gunicorn -w 2", (*_GUNICORN, "-w", "2"), "gunicorn"),
-    Binder("hypercorn", _python("hypercorn", "-b", "127.0.0.1:PORT", "asgi_app:app"), "hypercorn"),
     Binder(
-        "waitress", _python("waitress", "--listen", "127.0.0.1:PORT", "wsgi_app:app"), "waitress"
+        "uvicorn --workers 2", (*_UVICORN, "--workers", "2"), "uvicorn", adopt="auto", soak=True
+    ),
+    Binder("gunicorn -w 2", (*_GUNICORN, "-w", "2"), "gunicorn"),
+    Binder(
+        "hypercorn",
+        _python("hypercorn", "-b", "127.0.0.1:PORT", "asgi_app:app"),
+        "hypercorn",
+        soak=True,
+    ),
+    Binder(
+        "waitress",
+        _python("waitress", "--listen", "127.0.0.1:PORT", "wsgi_app:app"),
+        "waitress",
+        soak=True,
     ),
     Binder("php -S", _PHP, program="php"),
     Binder("node", (*_NODE, "127.0.0.1"), program="node"),
-    Binder("node everywhere", _NODE, program="node", adopt=":PORT"),
-    Binder("nginx", _nginx(""), program="nginx", options=_QUIT),
-    Binder("nginx reuseport", _nginx(" reuseport"), program="nginx", options=_QUIT),
+    Binder("node everywhere", _NODE, program="node", adopt=":PORT", soak=True),
+    Binder("nginx", _nginx("127.0.0.1:PORT"), program="nginx", options=_QUIT),
+    Binder("nginx reuseport", _nginx("127.0.0.1:PORT reuseport"), program="nginx", options=_QUIT),
     Binder("static C", ("./server", "PORT"), program="cc", source="binds.c"),
     Binder("C, epoll first", ("./server", "PORT", "epoll"), program="cc", source="binds.c"),
     Binder("C, signals", ("./server", "PORT", "signals"), program="cc", source="binds.c"),

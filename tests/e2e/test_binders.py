@@ -24,8 +24,11 @@ from tests.needs import cannot
 LONG = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=LONG)])
-@pytest.mark.parametrize("server", BINDERS, ids=lambda server: server.name)
+SHORT = [(server, 2) for server in BINDERS if not server.soak]
+SOAK = [pytest.param(server, 20, marks=LONG) for server in BINDERS]
+
+
+@pytest.mark.parametrize(("server", "restarts"), [*SHORT, *SOAK], ids=str)
 def test_nothing_is_lost(tmp_path: Path, server: Binder, restarts: int) -> None:
     """A program that has never heard of socket passing is restarted, and every request answered."""
     if server.missing:

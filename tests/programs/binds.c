@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event)) die("epoll_ctl");
     }
     if (!strcmp(mode, "signals")) {
-        struct sigaction action = {.sa_handler = nothing};  /* without SA_RESTART */
+        struct sigaction action = {.sa_handler = nothing, .sa_flags = SA_RESTART};
         sigaction(SIGALRM, &action, NULL);
         ring(1000);
     }
