@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from overseer_py import dialects
+from overseer_py import advice, dialects
 from overseer_py.adoption import Adoption
 from overseer_py.core.messages import (
     BecameReady,
@@ -27,6 +27,7 @@ from overseer_py.output import Output
 from overseer_py.readiness import ABOUT_LISTENERS, rule_for
 from overseer_py.recipe import Recipe, mark
 from overseer_py.settings import Settings
+from overseer_py.system import procfs
 from overseer_py.system.guard import Guard
 from overseer_py.system.launch import Launch
 from overseer_py.system.loop import Loop
@@ -295,7 +296,11 @@ class Crew:
                 self._guard.gone(member.process.pid)
             member.rule.stop()
             member.words.stop()
-            self.last_words[worker[:2]] = worker, member.output.ended()
+            lines = member.output.ended()
+            self.last_words[worker[:2]] = worker, lines
+            if status:
+                others = procfs.tree(other.process.pid for other in self.members.values())
+                how += advice.about(lines, member.recipe.inherited, others)
             self._post(Exited(worker, how, status))
 
         return on_exit
