@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,7 +31,7 @@ from overseer_py.core.messages import WorkerId
 from overseer_py.errors import LaunchError, ListenerError
 from overseer_py.logs import Log
 from overseer_py.recipe import Recipe
-from overseer_py.system import notifier, options
+from overseer_py.system import notifier, options, seccomp
 from overseer_py.system.launch import Launch, Snare
 from overseer_py.system.listeners import Seat
 from overseer_py.system.loop import IN, Loop
@@ -41,6 +42,7 @@ from overseer_py.system.steering import Steered
 _MAPPED = "::ffff:"  # an IPv4 address, as Java binds it
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _MOST_NOTED = 8
+_ELSEWHERE = "in another network namespace than the master's, where no client of ours comes"
 
 Learn = Callable[[int, Address], Seat]
 Exchange = Callable[[Seat, int], None]
@@ -87,6 +89,11 @@ class Adoption:
         except OSError as error:
             raise LaunchError(f"could not be started: {error.strerror}") from error
         self._given[worker] = theirs
+        program = os.path.join(launch.directory, launch.argv[0]) if "/" in launch.argv[0] else ""
+        program = program or shutil.which(launch.argv[0], path=launch.environ.get("PATH")) or ""
+        if seccomp.bars(program, as_another=launch.identity is not None):
+            why = "it runs with PR_SET_NO_NEW_PRIVS, as --adopt needs without CAP_SYS_ADMIN"
+            self._log.warning("privileges-not-gained", program=program, reason=why)
         bound = self.bound[worker] = Bound(worker, recipe, ours.detach())
         self._loop.watch(bound.channel, IN, lambda _: self._on_channel(bound))
         paths = any(seat.listener.wanted.kind is Kind.UNIX for seat in _adopted(recipe))
@@ -186,7 +193,8 @@ class Adoption:
         found = [seat for seat in seats if _is_at(seat, place)]
         found += [seat for seat in seats if _is_part_of(seat, place)]
         if found and elsewhere:
-            self._say(bound, "bind-not-adopted", place, reason="in another network namespace")
+            self._say(bound, "bind-not-adopted", place, reason=_ELSEWHERE)
+            bound.elsewhere.append(f"{place} {_ELSEWHERE}")
             return None
         if not found and not elsewhere and place.family != socket.AF_UNIX:
             found = self._learned(bound, call, place)

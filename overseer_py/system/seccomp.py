@@ -16,12 +16,13 @@ import errno
 import fcntl
 import os
 import platform
+import stat
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from overseer_py.system import libc
+from overseer_py.system import libc, procfs
 
 # Of each machine: its AUDIT_ARCH (linux/audit.h), seccomp(2), and the calls that wait.
 _GENERIC = {200: "bind", 201: "listen", 35: "unlinkat"}  # asm-generic/unistd.h
@@ -51,6 +52,7 @@ _LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _NUMBER, _ARCH, _THIRD_ARGUMENT = 0, 4, 32
 _NOTIFY, _ALLOW = 0x7FC00000, 0x7FFF0000
 _INSTRUCTION = struct.Struct("=HBBI")
+_CAP_SYS_ADMIN = 21
 _NETLINK_ADDRESS = 12  # sizeof(struct sockaddr_nl): every getaddrinfo(3) binds one
 
 
@@ -156,6 +158,17 @@ def install(*, paths: bool = False) -> int:
                 libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
             else:
                 raise
+
+
+def bars(path: str, *, as_another: bool) -> bool:
+    """Whether a program would gain privileges by its file, and does not: PR_SET_NO_NEW_PRIVS."""
+    if _CAP_SYS_ADMIN in procfs.capabilities() and not as_another:
+        return False
+    with suppress(OSError):
+        if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
+            return True
+        return bool(os.getxattr(path, "security.capability"))
+    return False
 
 
 def obstacle() -> str:
