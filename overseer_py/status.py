@@ -86,7 +86,6 @@ def _listener(plans: Plans, index: int, listener: Listener) -> dict[str, object]
         "name": listener.name,
         "address": listener.address,
         "fd": None if listener.wanted.adopted else FIRST_FD + index,
-        "adopted": listener.wanted.adopted,
         "type": listener.kind,
         "handover": "shared" if why else "steered",
         "handover_reason": why or None,

@@ -115,7 +115,7 @@ def _shown(document: Document) -> Iterator[str]:
     for listener in document["listeners"]:
         why = f" ({listener['handover_reason']})" if listener.get("handover_reason") else ""
         place = f"{listener['name']}  {listener['address']}  {listener['type']}"
-        fd = "adopted" if listener.get("adopted") else f"fd {listener['fd']}"
+        fd = "adopted" if listener["fd"] is None else f"fd {listener['fd']}"
         yield f"  {place}  {fd}  {listener['handover']}{why}"
     if release := document.get("release"):
         before = document["previous_release"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e.commands import document
 from tests.e2e.handovers import (
     CLIENTS,
     check_answers,
@@ -292,6 +293,9 @@ def test_beside_an_inherited_listener(tmp_path: Path) -> None:
         assert environ["OVERSEER_NUM_FDS"] == "1"
         assert master.saw("listening", name="listener-0")["fd"] == 3
         assert "fd" not in master.saw("listening", name="listener-1")
+        inherited, adopted = document(tmp_path, "binds")["listeners"]
+        assert (inherited["fd"], adopted["fd"]) == (3, None)
+        assert (adopted["type"], adopted["handover"]) == ("tcp", "steered")
 
 
 def test_a_reload_takes_an_address_away_and_back(tmp_path: Path) -> None:
