@@ -2,8 +2,8 @@
 
     python benchmarks/adopting.py [--runs N] [--requests N]
 
-First the calls: bind(2), which waits for the master, another call, which does not, and a fork with an
-exec, which passes the filter on.  Then requests: servers that bind for themselves, asked in turns.
+First the calls: bind(2), which waits for the master, another call, which does not, and a fork with
+an exec, which passes the filter on.  Then requests, to servers that bind for themselves, in turns.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def costs_bare(program: str) -> list[float]:
 def costs_adopted(program: str, directory: Path) -> list[float]:
     """Return the same of a program whose binds wait."""
     port = free_port()
-    script = f'"{program}" {port} >"{directory}/costs"; exec sleep 600'
+    script = f'"{program}" {port} >"{directory}/said"; exec sleep 600'
     words = ["--adopt", f"127.0.0.1:{port}", "--ready", "delay:0s", "--", "sh", "-c", script]
     with Master(directory, *words) as master:
         master.saw("bound")
-        while len(found := (directory / "costs").read_text().split()) < len(COSTS):
+        while len(found := (directory / "said").read_text().split()) < len(COSTS):
             time.sleep(0.01)
         master.stop()
-    (directory / "costs").unlink()
+    (directory / "said").unlink()
     return [float(word) for word in found]
 
 
