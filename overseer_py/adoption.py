@@ -1,82 +1,72 @@
-"""What the master answers when a program binds for itself (``--adopt``).
+"""Workers that bind for themselves (``--adopt``): each is started so that it can be answered.
 
-A worker is started with a few of its system calls waiting for the master (system/seccomp.py).  A
-bind(2) at an adopted address gets the generation's own socket there, which the master has bound and
-listens on; from then on all is as with a socket that was inherited: steered, shared by the workers
-of the generation, kept over a crash, and full of those who came while nobody served.  By
+A few of its system calls wait for the master (system/seccomp.py), which answers them (answers.py).
+A bind(2) at an adopted address gets the socket that the generation has there; from then on all is
+as with a socket that was inherited: steered, shared by the workers of the generation, kept over a
+crash, and full of those who came while nobody served.
 
-* *replace*: the master's socket takes the place of the program's, under the same descriptor, with
-  what the program has set on it; or, where the program has made its socket known already (to
-  epoll(7), or by a copy), by
-* *join*: the program's own socket is bound at the address, as one more of the group, and takes the
-  place of the master's once it listens.
-
-Everything else goes on as if nobody had looked.  An answer never waits: what a generation may bind
-is there before its first worker.  With ``exclusive`` that is so, too: no worker of it is started
-before the last one of the old generation has gone.
+Nothing has to wait for long: what a generation may bind is there before its first worker.  With
+``exclusive``, too: no worker of it is started before the last one of the old generation has gone.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from overseer_py.address import Address, Kind
+from overseer_py.address import Kind
+from overseer_py.answers import Answers, Builders
+from overseer_py.bound import Bound, KeptBound
 from overseer_py.core.messages import WorkerId
-from overseer_py.errors import LaunchError, ListenerError
+from overseer_py.errors import LaunchError, OverseerError
 from overseer_py.logs import Log
 from overseer_py.recipe import Recipe
-from overseer_py.system import notifier, options, seccomp
+from overseer_py.system import seccomp
 from overseer_py.system.launch import Launch, Snare
-from overseer_py.system.listeners import Seat
 from overseer_py.system.loop import IN, Loop
-from overseer_py.system.notifier import Place
-from overseer_py.system.seccomp import Call, Trap
+from overseer_py.system.seccomp import Trap
 from overseer_py.system.steering import Steered
-
-_MAPPED = "::ffff:"  # an IPv4 address, as Java binds it
-_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-_MOST_NOTED = 8
-_ELSEWHERE = "in another network namespace than the master's, where no client of ours comes"
-
-Learn = Callable[[int, Address], Seat]
-Exchange = Callable[[Seat, int], None]
-
-
-@dataclass(slots=True)
-class Bound:
-    """What one worker and its descendants have done about their addresses."""
-
-    worker: WorkerId
-    recipe: Recipe
-    channel: int  # a socket on which ``trap`` will come; -1 once it has
-    trap: int = -1  # where their calls arrive; -1: not yet, or the last process has gone
-    listening: set[str] = field(default_factory=set)  # names of listeners
-    admitted: dict[int, str] = field(default_factory=dict)  # their sockets (by inode), and where
-    elsewhere: list[str] = field(default_factory=list)  # addresses that are none of ours
 
 
 class Adoption:
     """Every worker that binds for itself."""
 
-    _learn: Learn
-    _exchange: Exchange
+    _answers: Answers
 
-    def __init__(self, loop: Loop, log: Log, on_listen: Callable[[WorkerId], None]) -> None:
+    def __init__(self, loop: Loop, log: Log) -> None:
         self.bound: dict[WorkerId, Bound] = {}
         self._loop = loop
         self._log = log
-        self._on_listen = on_listen
         self._given: dict[WorkerId, socket.socket] = {}  # the worker's ends, until it has them
 
-    def build_on(self, learn: Learn, exchange: Exchange) -> None:
-        """Say who takes in an address that nobody has named, and gives a seat their own socket."""
-        self._learn, self._exchange = learn, exchange
+    def build_on(self, builders: Builders, on_listen: Callable[[WorkerId], None]) -> None:
+        """Say who changes what generations have, and who must know that a worker listens."""
+        self._answers = Answers(self._log, builders, on_listen)
+
+    def kept(self) -> list[KeptBound]:
+        """Return what the master's next image must know; calls that come meanwhile wait for it."""
+        return [KeptBound.of(bound) for bound in self.bound.values()]
+
+    def resume(self, kept: list[KeptBound], recipe_for: Callable[[int], Recipe]) -> None:
+        """Go on to answer for the workers of an earlier image."""
+        for one in kept:
+            try:
+                bound = self.bound[one.worker] = one.resumed(recipe_for(one.worker.generation))
+            except (KeyError, OverseerError):  # what is left of a generation that has gone
+                for fd in (one.channel, one.trap):
+                    _close(fd)
+            else:
+                self._watch(bound)
+
+    def _watch(self, bound: Bound) -> None:
+        if bound.channel >= 0:
+            self._loop.watch(bound.channel, IN, lambda _: self._on_channel(bound))
+        if bound.trap >= 0:
+            self._loop.watch(bound.trap, IN, lambda events: self._on_trap(bound, events))
 
     # -- a worker's beginning ---------------------------------------------------------------
 
@@ -95,8 +85,8 @@ class Adoption:
             why = "it runs with PR_SET_NO_NEW_PRIVS, as --adopt needs without CAP_SYS_ADMIN"
             self._log.warning("privileges-not-gained", program=program, reason=why)
         bound = self.bound[worker] = Bound(worker, recipe, ours.detach())
-        self._loop.watch(bound.channel, IN, lambda _: self._on_channel(bound))
-        paths = any(seat.listener.wanted.kind is Kind.UNIX for seat in _adopted(recipe))
+        self._watch(bound)
+        paths = any(seat.listener.wanted.kind is Kind.UNIX for seat in bound.seats)
         return replace(launch, snare=Snare(theirs.fileno(), paths))
 
     def begin(self, worker: WorkerId) -> None:
@@ -113,16 +103,7 @@ class Adoption:
     def missing(self, worker: WorkerId) -> list[str]:
         """Return where a worker does not listen yet, and must."""
         bound = self.bound.get(worker)
-        if bound is None:
-            return []
-        seats = [seat for seat in _adopted(bound.recipe) if seat.name not in bound.listening]
-        places = [f"at {seat.listener.address} ({seat.name})" for seat in seats]
-        if not places and not bound.listening:  # whatever it binds, something it must
-            wanted = [f"at {address}" for address in bound.recipe.plan.loose]
-            places = wanted or ["at any address"]
-        if places and bound.elsewhere:
-            places.append(f"it has bound {', '.join(bound.elsewhere)}")
-        return places
+        return bound.missing() if bound else []
 
     def _on_channel(self, bound: Bound) -> None:
         """Take the descriptor that the child sends before it becomes the program."""
@@ -136,7 +117,7 @@ class Adoption:
             self.bound.pop(bound.worker, None)
             return
         os.set_inheritable(bound.trap, False)
-        self._loop.watch(bound.trap, IN, lambda events: self._on_trap(bound, events))
+        self._watch(bound)
 
     def _on_trap(self, bound: Bound, events: int) -> None:
         if not events & IN:  # the last process that could call has gone
@@ -146,187 +127,21 @@ class Adoption:
         call = trap.receive()
         if call is None:
             return
-        try:
-            self._answer(bound, trap, call)
-        except (OSError, ListenerError) as error:
-            self._refuse(bound, trap, call, error)
-        except Exception:
-            trap.proceed(call)  # whatever it was, nobody must hang
-            raise
+        same = (o for o in self.bound.values() if o is not bound and o.recipe is bound.recipe)
+        self._answers.give(call, trap, bound, same)
 
     def _forget(self, bound: Bound) -> None:
         for fd in (bound.channel, bound.trap):
-            if fd >= 0:
-                self._loop.forget(fd)
-                os.close(fd)
+            self._loop.forget(fd)
+            _close(fd)
         bound.channel = bound.trap = -1
         for inode, name in bound.admitted.items():  # those that never listened
-            for seat in _adopted(bound.recipe):
+            for seat in bound.seats:
                 if seat.name == name and isinstance(group := seat.listener.group, Steered):
                     group.dismiss(inode)
         self.bound.pop(bound.worker, None)
 
-    # -- its calls ----------------------------------------------------------------------------
 
-    def _answer(self, bound: Bound, trap: Trap, call: Call) -> None:
-        """Do what the call asks for, or let the kernel do it."""
-        match call.name:
-            case "bind" if seat := self._seat(bound, trap, call):
-                self._bind(bound, trap, call, seat)
-            case "listen" if self._listen(bound, trap, call):
-                trap.answer(call)
-                self._on_listen(bound.worker)
-            case "unlink" | "unlinkat" if self._is_kept(bound, call):
-                trap.answer(call)
-            case _:
-                trap.proceed(call)
-
-    def _seat(self, bound: Bound, trap: Trap, call: Call) -> Seat | None:
-        """Return the generation's socket where a bind goes; None if it is none of ours."""
-        place = notifier.place_of(call)
-        if place is None or not (place.port or place.family == socket.AF_UNIX):
-            return None
-        elsewhere = notifier.is_elsewhere(call)
-        if not trap.is_valid(call):
-            return None
-        seats = _adopted(bound.recipe)
-        found = [seat for seat in seats if _is_at(seat, place)]
-        found += [seat for seat in seats if _is_part_of(seat, place)]
-        if found and elsewhere:
-            self._say(bound, "bind-not-adopted", place, reason=_ELSEWHERE)
-            bound.elsewhere.append(f"{place} {_ELSEWHERE}")
-            return None
-        if not found and not elsewhere and place.family != socket.AF_UNIX:
-            found = self._learned(bound, call, place)
-        if not found and len(bound.elsewhere) < _MOST_NOTED:
-            bound.elsewhere.append(str(place))
-        return found[0] if found else None
-
-    def _learned(self, bound: Bound, call: Call, place: Place) -> list[Seat]:
-        """Return the seat at an address that nobody has named, if it is to be adopted, too."""
-        name = bound.recipe.plan.name_for(place.port)
-        if not name:
-            return []
-        address = Address(name, Kind.TCP, _plain(place.host), place.port, adopted=True)
-        if ":" in address.host:
-            dual = place.host == "::" and not _wants_only_ipv6(call)
-            address = replace(address, host="" if dual else address.host, bracketed=not dual)
-        seat = self._learn(bound.worker.generation, address)
-        facts = {"name": seat.name, "type": seat.listener.kind, "adopted": "yes"}
-        why = bound.recipe.plan.why_shared(seat.listener)
-        facts |= {"handover": "shared", "reason": why} if why else {"handover": "steered"}
-        self._log.info("listening", address=seat.listener.address, **facts)
-        return [seat]
-
-    def _bind(self, bound: Bound, trap: Trap, call: Call, seat: Seat) -> None:
-        if notifier.inode(call) == _inode(seat.fd):  # again, after a signal
-            trap.answer(call)
-            return
-        if notifier.is_shared(call):
-            self._join(bound, trap, call, seat)
-            return
-        nonblocking, cloexec = notifier.flags(call)
-        theirs = notifier.borrow(call)
-        if theirs and theirs.family != socket.AF_UNIX:
-            options.carry(theirs, seat.socket)
-        if theirs:
-            theirs.close()
-        if nonblocking:  # never the other way: it is one open file, and others may serve it
-            os.set_blocking(seat.fd, False)
-        trap.put(call, seat.fd, notifier.descriptor(call), cloexec=cloexec)
-        trap.answer(call)
-        self._say(bound, "bound", seat.listener.address, name=seat.name, how="replaced")
-        # It listens already: a program that asks (gunicorn, SO_ACCEPTCONN) never calls listen(2).
-        bound.listening.add(seat.name)
-        self._on_listen(bound.worker)
-
-    def _join(self, bound: Bound, trap: Trap, call: Call, seat: Seat) -> None:
-        """Bind the program's own socket, which another in its place would leave behind."""
-        why = "the program has given its socket to epoll before bind(2), or copied it; "
-        group, theirs = seat.listener.group, notifier.borrow(call)
-        twins = (o for o in self.bound.values() if o.recipe is bound.recipe and o is not bound)
-        if any(seat.name in {*o.listening, *o.admitted.values()} for o in twins):
-            raise ListenerError(f"{why}so only one worker of a generation can have the address")
-        if not isinstance(group, Steered) or theirs is None:
-            obstacle = seat.listener.obstacle or "pidfd_getfd(2) is missing or forbidden"
-            raise ListenerError(f"{why}it cannot be joined: {obstacle}")
-        try:
-            group.admit(theirs)
-        except OSError as error:
-            theirs.close()
-            raise ListenerError(f"{why}it cannot be bound: {error.strerror}") from error
-        bound.admitted[notifier.inode(call)] = seat.name
-        trap.answer(call)
-        self._say(bound, "bound", seat.listener.address, name=seat.name, how="joined")
-
-    def _listen(self, bound: Bound, trap: Trap, call: Call) -> bool:
-        """Listen for a program, with our backlog; False if its socket is not one of ours."""
-        inode = notifier.inode(call)
-        if not trap.is_valid(call):
-            return False
-        for seat in _adopted(bound.recipe):
-            if bound.admitted.get(inode) == seat.name:
-                self._exchange(seat, inode)
-                del bound.admitted[inode]
-            if _inode(seat.fd) == inode:
-                seat.listen()
-                bound.listening.add(seat.name)
-                return True
-        return False
-
-    def _is_kept(self, bound: Bound, call: Call) -> bool:
-        """Whether a path is the master's to remove."""
-        path = notifier.path_of(call)
-        return any(_is_at(seat, Place(socket.AF_UNIX, path)) for seat in _adopted(bound.recipe))
-
-    def _refuse(self, bound: Bound, trap: Trap, call: Call, error: Exception) -> None:
-        """Tell the program, as the kernel would, and the log, what could not be done for it."""
-        cause = error if isinstance(error, OSError) else error.__cause__
-        number = cause.errno if isinstance(cause, OSError) else None
-        self._say(bound, "bind-not-adopted", call.name, reason=str(error))
-        if isinstance(error, ListenerError):
-            trap.answer(call, number or errno.EADDRINUSE)
-        else:  # it could not be looked at: the kernel knows what to say
-            trap.proceed(call)
-
-    def _say(self, bound: Bound, event: str, place: object, **facts: object) -> None:
-        say = self._log.info if event == "bound" else self._log.warning
-        say(event, worker=str(bound.worker), address=str(place), **facts)
-
-
-def _adopted(recipe: Recipe) -> list[Seat]:
-    return [seat for seat in recipe.seats if seat.adopted]
-
-
-def _is_at(seat: Seat, place: Place) -> bool:
-    """Whether a bind names the very address of a socket."""
-    if seat.listener.wanted.kind is Kind.UNIX:
-        directory, name = os.path.split(seat.listener.wanted.path)
-        path = os.path.join(os.path.realpath(directory), name)
-        return place.family == socket.AF_UNIX and place.host == path
-    name = seat.socket.getsockname()
-    return place.family != socket.AF_UNIX and name[:2] == (_plain(place.host), place.port)
-
-
-def _is_part_of(seat: Seat, place: Place) -> bool:
-    """Whether a bind asks for every address, and this socket is at one of them."""
-    if seat.listener.wanted.kind is Kind.UNIX or place.host not in _ANY:
-        return False
-    host, port = seat.socket.getsockname()[:2]
-    return port == place.port and (place.host == "::" or ":" not in host)
-
-
-def _plain(host: str) -> str:
-    return host.removeprefix(_MAPPED) if "." in host else host
-
-
-def _wants_only_ipv6(call: Call) -> bool:
-    """Whether a program's IPv6 socket is to take no IPv4; not, if it cannot be looked at."""
-    if theirs := notifier.borrow(call):
-        with theirs:
-            return bool(theirs.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
-    return False
-
-
-def _inode(fd: int) -> int:
-    return os.fstat(fd).st_ino
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)

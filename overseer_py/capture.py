@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from json import JSONEncoder
 
@@ -20,6 +21,17 @@ _AT_ONCE = 256  # lines a write: all of them are dropped where the log's reader 
 _quoted = JSONEncoder(ensure_ascii=False).encode
 Tags = Mapping[str, object]
 Render = Callable[[str, str], str]  # (timestamp, line) -> a line of the log
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCapture:
+    """What has been read and not passed on yet, for the master's next image."""
+
+    waiting: bytes
+    line: bytes  # the beginning of one
+    skipping: bool
+    skipped: int
+    torn: bool
 
 
 class Capture:
@@ -41,6 +53,16 @@ class Capture:
         self._skipped = 0  # lines
         self._torn = False  # the next line has lost its beginning
         self._ended = False  # the worker is gone, and nobody calls for its turns
+
+    def kept(self) -> KeptCapture:
+        """Return what the master's next image must know."""
+        states = self._skipping, self._skipped, self._torn
+        return KeptCapture(bytes(self._waiting), self._splitter.rest, *states)
+
+    def resume(self, kept: KeptCapture) -> None:
+        """Go on with what an earlier image has read."""
+        self._waiting[:], self._splitter.rest = kept.waiting, kept.line
+        self._skipping, self._skipped, self._torn = kept.skipping, kept.skipped, kept.torn
 
     @property
     def behind(self) -> bool:

@@ -69,6 +69,13 @@ class Client:
         """Have the configuration read anew, then as ``restart``; a bad one is a RequestError."""
         return self._roll("reload", timeout, on_event) if wait else self._ask("reload", wait=False)
 
+    def upgrade_master(self, timeout: float = 120.0) -> Document:
+        """Have the master become the version that is installed now; return both versions.
+
+        Raises RequestError with the reason if that version cannot take over: the old one goes on.
+        """
+        return self._ask("upgrade-master", patience=timeout)
+
     def stop(
         self,
         timeout: float | None = None,
@@ -136,8 +143,8 @@ class Client:
 
     # -- how it is said ----------------------------------------------------------------------
 
-    def _ask(self, method: str, **params: object) -> Document:
-        ends_at = time.monotonic() + PATIENCE
+    def _ask(self, method: str, patience: float = PATIENCE, **params: object) -> Document:
+        ends_at = time.monotonic() + patience
         with closing(self._connect()) as connection:
             *_, last = _converse(connection, {"method": method, **params}, ends_at)
             result: Document = last["result"]

@@ -15,12 +15,14 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from overseer_py.errors import ConfigError
 from overseer_py.logs import Log
-from overseer_py.peer import Peer
+from overseer_py.peer import KeptPeer, Peer
+from overseer_py.plain import Fd
 from overseer_py.system import procfs
 from overseer_py.system.loop import IN, Loop
 
@@ -42,6 +44,23 @@ class RefusedError(Exception):
         self.code = code
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRequest:
+    """A request that waits for its answer, or for news, for the master's next image."""
+
+    peer: int  # its descriptor
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeptControl:
+    """The socket and its clients."""
+
+    socket: Fd
+    inode: int
+    peers: list[KeptPeer]
+
+
 class Request:
     """One line of a client: answered once, now or later."""
 
@@ -50,6 +69,17 @@ class Request:
         self.pid: int = peer.pid  # who asks
         self._peer = peer
         self._answered = False
+
+    def kept(self) -> KeptRequest:
+        """Return what the master's next image must know."""
+        return KeptRequest(self._peer.fd, self._answered)
+
+    @classmethod
+    def resumed(cls, kept: KeptRequest, peer: Peer) -> Request:
+        """Return the request that an earlier image has taken."""
+        request = cls(peer, {})
+        request._answered = kept.answered
+        return request
 
     @property
     def over(self) -> bool:
@@ -80,7 +110,14 @@ Method = Callable[[Request], None]  # answers the request, or keeps it for later
 class Control:
     """Listens on a unix socket, and calls the methods that clients ask for."""
 
-    def __init__(self, path: Path, loop: Loop, log: Log, methods: Mapping[str, Method]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        loop: Loop,
+        log: Log,
+        methods: Mapping[str, Method],
+        kept: KeptControl | None = None,
+    ) -> None:
         """Bind, mode 0600; whoever calls this holds the lock on the name, so a socket that is
         there already is a dead master's.  Raises ConfigError.
         """  # noqa: D205 - one thought
@@ -90,9 +127,20 @@ class Control:
         self._deaf_until: float | None = None
         self._refused = 0  # of other users, since the last line about them
         self._quiet_until = 0.0
-        self._socket = _listen(path)
-        self._inode = os.lstat(path).st_ino
+        self._socket = socket.socket(fileno=int(kept.socket)) if kept else _listen(path)
+        self._inode = kept.inode if kept else os.lstat(path).st_ino
+        self._peers += [Peer.resumed(peer, loop) for peer in kept.peers] if kept else []
         loop.watch(self._socket.fileno(), IN, self._on_connections)
+
+    def kept(self) -> KeptControl:
+        """Return what the master's next image must know."""
+        peers = [peer.kept() for peer in self._peers if not peer.gone]
+        return KeptControl(Fd(self._socket.fileno()), self._inode, peers)
+
+    def request(self, kept: KeptRequest) -> Request:
+        """Return the request of a client that an earlier image has taken."""
+        peer = next(peer for peer in self._peers if peer.fd == kept.peer)
+        return Request.resumed(kept, peer)
 
     def due(self, now: float) -> float | None:
         """Return when ``tick`` has something to do; ``now`` if a line waits already."""

@@ -6,8 +6,8 @@ The fleet knows a worker by its identity alone; what belongs to it on this machi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 
 from overseer_py import advice, dialects
@@ -20,10 +20,10 @@ from overseer_py.core.messages import (
     Extended,
     WorkerId,
 )
-from overseer_py.handover import FIRST_FD
 from overseer_py.listening import Listening, own_rule
 from overseer_py.logs import Log
-from overseer_py.output import Output
+from overseer_py.member import KeptMember, Member
+from overseer_py.output import KeptOutput, Output
 from overseer_py.readiness import ABOUT_LISTENERS, rule_for
 from overseer_py.recipe import Recipe, mark
 from overseer_py.settings import Settings
@@ -32,29 +32,23 @@ from overseer_py.system.guard import Guard
 from overseer_py.system.launch import Launch
 from overseer_py.system.loop import Loop
 from overseer_py.system.notify import Message, microseconds
-from overseer_py.system.process import Children, Process
+from overseer_py.system.process import Children
 from overseer_py.trials import Surroundings, Trial
-from overseer_py.watches import ReadyPipe, Rule
+from overseer_py.watches import KeptRule, Rule
 from overseer_py.words import Words
+
+OpenOutput = Callable[[WorkerId, Settings, KeptOutput | None], Output]
 
 _REST = 20.0  # a look of 50 ms is followed by a second without one
 _QUIET = 10.0  # seconds between two lines about strangers
 
 
-@dataclass(slots=True)
-class Member:
-    """One worker's process, and what the master keeps of it."""
+@dataclass(frozen=True, slots=True)
+class KeptCrew:
+    """All workers that there are, and the last lines of those that there were."""
 
-    worker: WorkerId
-    recipe: Recipe
-    process: Process
-    rule: Rule
-    words: Words
-    output: Output
-    started: float = field(default_factory=time.time)  # since the epoch
-    ready: float | None = None  # likewise
-    status: str = ""  # what it said of itself with STATUS=
-    stopping: bool = False  # it said STOPPING=1
+    members: list[KeptMember]
+    last_words: list[tuple[WorkerId, list[str]]]
 
 
 class Crew:
@@ -64,7 +58,7 @@ class Crew:
         self,
         loop: Loop,
         children: Children,
-        open_output: Callable[[WorkerId, Settings], Output],
+        open_output: OpenOutput,
         log: Log,
         post: Callable[[Event], None],
     ) -> None:
@@ -76,7 +70,7 @@ class Crew:
         self._open_output = open_output
         self._log = log
         self._post = post
-        self.adoption = Adoption(loop, log, self.heard_listen)
+        self.adoption = Adoption(loop, log)
         self._notify_address = ""
         self._guard: Guard | None = None
         self._strangers = 0  # messages of processes that are no worker's, since the last line
@@ -85,6 +79,36 @@ class Crew:
     def watch_over(self, guard: Guard, notify_address: str) -> None:
         """Say who must know of each worker, and where workers are heard."""
         self._guard, self._notify_address = guard, notify_address
+
+    def kept(self) -> KeptCrew:
+        """Return what the master's next image must know: tries are begun anew by it."""
+        members = [member.kept() for member in self.members.values()]
+        return KeptCrew(members, list(self.last_words.values()))
+
+    def resume(
+        self, kept: KeptCrew, recipe_for: Callable[[int], Recipe], starting: Container[WorkerId]
+    ) -> None:
+        """Take up the workers of an earlier image; those that are starting are watched."""
+        self.last_words = {worker[:2]: (worker, lines) for worker, lines in kept.last_words}
+        for each in kept.members:
+            recipe = recipe_for(each.worker.generation)
+            self._take_up(each, recipe, watched=each.worker in starting)
+
+    def _take_up(self, kept: KeptMember, recipe: Recipe, *, watched: bool) -> None:
+        worker, now = kept.worker, time.monotonic()
+        process = self._children.take_up(kept.process, self._on_exit(worker))
+        output = self._open_output(worker, recipe.plan.settings, kept.output)
+        launch = self._launch(worker, recipe, output)
+        rule = self._rule(worker, recipe, launch, kept.rule)
+        words = Words.resumed(kept.words, self._loop, self._on_word(worker))
+        self.members[worker] = member = Member(worker, recipe, process, rule, words, output)
+        member.started, member.ready = kept.started, kept.ready
+        member.status, member.stopping = kept.status, kept.stopping
+        if watched:
+            member.rule = rule.go_on(process, now, kept.rule)
+        else:
+            rule.stop()
+            member.rule = own_rule(rule)
 
     # -- what the fleet orders ---------------------------------------------------------------
 
@@ -95,8 +119,10 @@ class Crew:
         words: Words | None = None
         output: Output | None = None
         try:
-            output = self._open_output(worker, settings)
-            launch, rule = self._fit_out(worker, recipe, output)
+            output = self._open_output(worker, settings, None)
+            launch = self._launch(worker, recipe, output)
+            rule = self._rule(worker, recipe, launch)
+            launch = rule.fit(launch)
             words = Words(settings.inherit, self._loop, self._on_word(worker))
             launch = self.adoption.fit(worker, recipe, words.fit(launch))
             process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
@@ -234,11 +260,14 @@ class Crew:
 
     # -- how one is put together ------------------------------------------------------------------
 
-    def _fit_out(self, worker: WorkerId, recipe: Recipe, output: Output) -> tuple[Launch, Rule]:
-        """Return how to launch the worker, and the rule by which it is ready."""
-        settings, seats = recipe.plan.settings, recipe.seats
+    def _launch(self, worker: WorkerId, recipe: Recipe, output: Output) -> Launch:
         launch = recipe.launch(worker, {"NOTIFY_SOCKET": self._notify_address})
-        launch = replace(launch, stdout=output.stdout, stderr=output.stderr)
+        return replace(launch, stdout=output.stdout, stderr=output.stderr)
+
+    def _rule(
+        self, worker: WorkerId, recipe: Recipe, launch: Launch, kept: KeptRule | None = None
+    ) -> Rule:
+        """Return the rule by which the worker is ready."""
 
         def ready() -> None:
             member = self.members[worker]
@@ -250,14 +279,12 @@ class Crew:
         def say(why: str) -> None:
             self._log.info("worker-not-ready-yet", worker=str(worker), reason=why)
 
-        around = Surroundings(self._loop, self._children, seats, launch, say)
+        settings = recipe.plan.settings
+        around = Surroundings(self._loop, self._children, recipe.seats, launch, say)
         tells = dialects.says_ready(settings.inherit)
-        make = partial(rule_for, settings.ready, around=around, tells=tells)
-        rule = self._listening(worker, settings, ready, make) if settings.adopt else make(ready)
-        if isinstance(own := own_rule(rule), ReadyPipe):
-            environ = {**launch.environ, "OVERSEER_READY_FD": str(FIRST_FD + len(launch.fds))}
-            launch = replace(launch, environ=environ, fds=[*launch.fds, own.write_end])
-        return launch, rule
+        pipe = kept.pipe if kept else None
+        make = partial(rule_for, settings.ready, around=around, tells=tells, pipe=pipe)
+        return self._listening(worker, settings, ready, make) if settings.adopt else make(ready)
 
     def _listening(
         self,

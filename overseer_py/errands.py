@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.messages import Report, WorkerId
 from overseer_py.logs import Log
+from overseer_py.plain import Fd
 from overseer_py.system.notify import Message, close_foreign
 
 _MOST_KEPT = 64  # descriptors of the service
@@ -42,8 +43,18 @@ class _Kept:
     """A descriptor that nobody has taken yet."""
 
     name: str
-    fd: int
+    fd: Fd
     commits: int  # how many rollouts had been committed when it came
+
+
+@dataclass(frozen=True, slots=True)
+class KeptErrands:
+    """What workers have left and wait for, for the master's next image."""
+
+    left: list[_Kept]
+    waiting: list[tuple[str, Fd]]
+    commits: int
+    leases: Fd
 
 
 class Errands:
@@ -58,6 +69,17 @@ class Errands:
         self._commits = 0
         self._quiet_until: dict[str, float] = {}  # by the reason of a refusal
         self._leases = -1
+
+    def kept(self) -> KeptErrands:
+        """Return what the master's next image must know."""
+        waiting = [(name, Fd(reply.fileno())) for name, reply in self._waiting]
+        return KeptErrands(list(self._kept), waiting, self._commits, Fd(self._leases))
+
+    def resume(self, kept: KeptErrands) -> None:
+        """Go on with what workers have left with an earlier image."""
+        self._kept.extend(kept.left)
+        self._waiting.extend((name, socket.socket(fileno=int(fd))) for name, fd in kept.waiting)
+        self._commits, self._leases = kept.commits, int(kept.leases)
 
     def hear(self, worker: WorkerId, message: Message) -> None:
         """Do what a worker asks for."""
@@ -105,7 +127,7 @@ class Errands:
             elif _memory(fd) > _LARGEST:
                 why = f"larger than {_LARGEST >> 20} MiB"
             else:
-                self._kept.append(_Kept(name, fd, self._commits))
+                self._kept.append(_Kept(name, Fd(fd), self._commits))
                 continue
             close_foreign(fd)
             shown = "".join(letter if letter.isprintable() else "?" for letter in name[:_NAME])

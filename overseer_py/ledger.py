@@ -43,6 +43,16 @@ class Rollout:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class KeptLedger:
+    """All of it, for the master's next image."""
+
+    started: float
+    present: Rollout | None
+    last: Rollout | None
+    exits: list[tuple[WorkerId, int]]
+
+
 class Ledger:
     """Takes note of each report."""
 
@@ -53,6 +63,15 @@ class Ledger:
         self.last: Rollout | None = None
         self._last_lines = last_lines
         self._exits: dict[WorkerId, int] = {}  # of the present candidate
+
+    def kept(self) -> KeptLedger:
+        """Return what the master's next image must know."""
+        return KeptLedger(self.started, self.present, self.last, list(self._exits.items()))
+
+    def resume(self, kept: KeptLedger) -> None:
+        """Go on with the notes of an earlier image."""
+        self.started, self.present, self.last = kept.started, kept.present, kept.last
+        self._exits = dict(kept.exits)
 
     def __call__(self, report: Report) -> None:
         """Note it if it is about a rollout."""

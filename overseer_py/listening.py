@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from overseer_py.errors import ConfigError
+from overseer_py.system.launch import Launch
 from overseer_py.system.process import Process
-from overseer_py.watches import Rule
+from overseer_py.watches import KeptRule, Rule
 
 Missing = Callable[[], Sequence[str]]
 
 
 def own_rule(rule: Rule) -> Rule:
     """Return the rule that the user has chosen, which another one may wrap."""
-    return rule.own or rule if isinstance(rule, Listening) else rule
+    if not isinstance(rule, Listening):
+        return rule
+    return rule.own or rule.made() or rule
 
 
 class Listening(Rule):
@@ -42,6 +47,12 @@ class Listening(Rule):
     def beside(self, rule: Rule) -> None:
         """Ask this rule from the start."""
         self.own = rule
+
+    def made(self) -> Rule | None:
+        """Return its own rule, for one that was ready before this master began; None: too early."""
+        with suppress(ConfigError):  # it names a port that is not bound yet
+            return self._make() if self._make else None
+        return None
 
     @property
     def next_look(self) -> float | None:
@@ -67,11 +78,10 @@ class Listening(Rule):
         if self._is_ready:
             self.on_ready()
         elif self._make:
-            try:
-                self.own, self._make = self._make(), None
-            except ConfigError:  # the rule names a port that it has not bound yet
-                return
-            self.own.begin(self._worker, time.monotonic())
+            self.own = self.made()
+            if self.own:
+                self._make = None
+                self.own.begin(self._worker, time.monotonic())
 
     def own_rule_is_met(self) -> None:
         """Take the word of its own rule."""
@@ -80,6 +90,24 @@ class Listening(Rule):
             self.on_ready()
         elif self.own:
             self.own.stop()
+
+    def fit(self, launch: Launch) -> Launch:
+        """Return the launch of a worker that is told how to say that it is ready."""
+        return self.own.fit(launch) if self.own else launch
+
+    def kept(self) -> KeptRule:
+        """Return what the master's next image must know; one about listeners begins anew."""
+        if self.own is None or self._make:
+            return KeptRule(told=True)
+        return replace(self.own.kept(), met=self._is_ready)
+
+    def go_on(self, worker: Process, now: float, kept: KeptRule) -> Rule:
+        """Watch a worker that an earlier image watched."""
+        self._worker, self._is_ready = worker, kept.met
+        if self.own and not kept.met:
+            self.own = self.own.go_on(worker, now, kept)
+        self.listened()
+        return self
 
     def begin(self, worker: Process, now: float) -> None:
         """Start to watch."""
@@ -105,6 +133,6 @@ class Listening(Rule):
 
     def stop(self) -> None:
         """Watch no more."""
-        self._worker = self._make = None
+        self._worker = None
         if self.own:
             self.own.stop()

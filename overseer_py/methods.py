@@ -17,6 +17,7 @@ from overseer_py.record import Record
 from overseer_py.status import Service, status
 from overseer_py.system import procfs
 from overseer_py.system.signals import SERVED, name_of
+from overseer_py.upgrade import Upgrade
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Methods:
     promises: Promises
     events: Record
     lines: Record
+    upgrade: Upgrade
     report: Callable[[Report], None]
 
     def table(self) -> Mapping[str, Method]:
@@ -38,6 +40,7 @@ class Methods:
             "logs": self.logs,
             "restart": self.restart,
             "reload": self.reload,
+            "upgrade-master": self.upgrade_master,
             "scale": self.scale,
             "signal": self.signal,
             "stop": self.stop,
@@ -70,6 +73,13 @@ class Methods:
         if isinstance(outcome, OverseerError):
             raise RefusedError("bad-configuration", str(outcome))
         self._promise(request, outcome)
+
+    def upgrade_master(self, request: Request) -> None:
+        """Become the version that is installed now; answers when that is done, or why not."""
+        self._refuse_if_stopping()
+        self._note("upgrade-master", request)
+        self._follow(request)
+        self.upgrade.ask("command", request)
 
     def scale(self, request: Request) -> None:
         """Have this many ``workers`` from now on."""

@@ -11,7 +11,9 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from overseer_py.plain import Fd
 from overseer_py.system.loop import HANGUP, IN, OUT, Loop
 
 LONGEST_LINE = 1 << 16  # bytes
@@ -20,6 +22,19 @@ HALF_LINE = 5.0  # seconds for the rest of a line
 STUCK = 10.0  # seconds in which a reader must have read something
 _NEWS = 1 << 18  # bytes of these that are news, to which somebody listens
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPeer:
+    """A client, for the master's next image."""
+
+    socket: Fd
+    received: bytes
+    unsent: bytes
+    asking: bool
+    served: bool
+    dropped: int
+    ended: bool
 
 
 class Peer:
@@ -43,6 +58,27 @@ class Peer:
         self._late_at: float | None = None  # when a line that has begun must have ended
         self._stuck_at: float | None = None  # when some of what is unsent must have been read
         loop.watch(connection.fileno(), IN, self._on_ready)
+
+    def kept(self) -> KeptPeer:
+        """Return what the master's next image must know."""
+        received, unsent = bytes(self._received), bytes(self._unsent)
+        states = self.asking, self._served
+        return KeptPeer(Fd(self.fd), received, unsent, *states, self._dropped, self._ended)
+
+    @classmethod
+    def resumed(cls, kept: KeptPeer, loop: Loop) -> Peer:
+        """Return the client of an earlier image; it waits for its answer still."""
+        peer = cls(socket.socket(fileno=int(kept.socket)), loop)
+        peer._received[:], peer.asking, peer._served = kept.received, kept.asking, kept.served
+        peer._dropped, peer._ended = kept.dropped, kept.ended
+        peer._unsent[:] = kept.unsent
+        peer._heed()
+        return peer
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, by which a request knows it; -1 once it is gone."""
+        return self._socket.fileno()
 
     @property
     def gone(self) -> bool:

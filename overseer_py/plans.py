@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from overseer_py.address import Address
 from overseer_py.config import Config, Sources
 from overseer_py.errors import LaunchError, ListenerError, OverseerError
 from overseer_py.option import AUTO
 from overseer_py.readiness import check
-from overseer_py.recipe import Plan, Recipe, resolve
+from overseer_py.recipe import Plan, Recipe, Resolved, resolve
 from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
 from overseer_py.system import seccomp
 from overseer_py.system.listeners import Listener, Seat
+
+T = TypeVar("T")
 
 FIXED = (
     "name",
@@ -43,6 +45,43 @@ class Change:
     ignored: tuple[str, ...]  # keys that only a new master can change
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPlan:
+    """A plan, for the master's next image; listeners by their numbers."""
+
+    settings: Settings
+    listeners: list[int]
+    loose: list[Address] = field(default_factory=list)
+    learned: list[int] = field(default_factory=list)
+
+    def plan(self, known: Sequence[Listener]) -> Plan:
+        """Return it, with these listeners."""
+        listeners = [known[number] for number in self.listeners]
+        learned = tuple(known[number] for number in self.learned)
+        return Plan(self.settings, listeners, self.loose, learned)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRecipe:
+    """A recipe; the seats are with the sockets."""
+
+    plan: int
+    resolved: Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPlans:
+    """All plans, and which of them is whose."""
+
+    plans: list[KeptPlan]
+    plan: int
+    begun: dict[int, int]
+    recipes: dict[int, KeptRecipe]
+    spoilt: dict[int, str]
+    release: str
+    file: str
+
+
 def is_to_be_fetched(settings: Settings, directory: str) -> bool:
     """Whether there is nothing to run yet: the service begins with the first release."""
     return bool(settings.fetch) and not os.path.lexists(os.path.join(directory, settings.to))
@@ -58,9 +97,8 @@ class Plans:
     """The plan for the next generation, and the recipe of each present one."""
 
     def __init__(
-        self, sources: Sources, config: Config, sockets: Sockets, start_directory: str
+        self, sources: Sources, settings: Settings, sockets: Sockets, start_directory: str
     ) -> None:
-        """Open the listeners and resolve everything once; raise for the first thing wrong."""
         self._sources = sources.pinned()
         self._sockets = sockets
         self._start_directory = start_directory
@@ -68,14 +106,50 @@ class Plans:
         self._begun: dict[int, Plan] = {}
         self._spoilt: dict[int, OverseerError] = {}  # generations that could not be resolved
         self.release = ""  # digest of what a new generation is started from, if it was fetched
+        self.plan = Plan(settings, [])
+
+    def open(self, config: Config) -> None:
+        """Open the listeners and resolve everything once; raise for the first thing wrong."""
         _check_adoption(config.settings)
-        self.plan = Plan(config.settings, sockets.open(config.addresses), config.loose)
+        self.plan = Plan(config.settings, self._sockets.open(config.addresses), config.loose)
         try:
-            if not is_to_be_fetched(config.settings, start_directory):
+            if not is_to_be_fetched(config.settings, self._start_directory):
                 self._resolve(self.plan, [])
         except Exception:  # whatever it was, nothing stays bound
-            sockets.close()
+            self._sockets.close()
             raise
+
+    def kept(self) -> KeptPlans:
+        """Return what the master's next image must know."""
+        recipes = self._recipes.values()
+        plans = _once([self.plan, *self._begun.values(), *(recipe.plan for recipe in recipes)])
+        known = self._sockets.known()
+
+        def number(plan: Plan) -> int:
+            return _place_of(plan, plans)
+
+        return KeptPlans(
+            [_written(plan, known) for plan in plans],
+            number(self.plan),
+            {generation: number(plan) for generation, plan in self._begun.items()},
+            {g: KeptRecipe(number(r.plan), r.resolved) for g, r in self._recipes.items()},
+            {generation: str(error) for generation, error in self._spoilt.items()},
+            self.release,
+            self._sources.file,
+        )
+
+    def resume(self, kept: KeptPlans) -> None:
+        """Go on with the plans of an earlier image; the sockets are there already."""
+        known = self._sockets.known()
+        plans = [each.plan(known) for each in kept.plans]
+        self.plan, self.release = plans[kept.plan], kept.release
+        self._begun = {generation: plans[i] for generation, i in kept.begun.items()}
+        self._spoilt = {generation: LaunchError(why) for generation, why in kept.spoilt.items()}
+        self._recipes = {
+            generation: Recipe(plans[r.plan], self._sockets.seats(generation), r.resolved)
+            for generation, r in kept.recipes.items()
+        }
+        self._sources = replace(self._sources, file=kept.file)
 
     def begin(self, generation: int, *, sharing: bool = False) -> None:
         """Resolve the present plan for a new generation; what is wrong with it, its recipe says.
@@ -168,3 +242,19 @@ class Plans:
         if self.release:
             resolved = resolved.of_release(self.release)
         return Recipe(plan, seats, resolved)
+
+
+def _once(plans: Sequence[Plan]) -> list[Plan]:
+    """Return each of them once: two equal ones are two."""
+    return list({id(plan): plan for plan in plans}.values())
+
+
+def _written(plan: Plan, known: Sequence[Listener]) -> KeptPlan:
+    listeners, learned = (
+        [_place_of(listener, known) for listener in some] for some in (plan.listeners, plan.learned)
+    )
+    return KeptPlan(plan.settings, listeners, list(plan.loose), learned)
+
+
+def _place_of(one: T, of: Sequence[T]) -> int:
+    return next(place for place, each in enumerate(of) if each is one)

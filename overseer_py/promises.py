@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from overseer_py.control import RefusedError, Request
-from overseer_py.core.messages import Event, Report
+from overseer_py.control import KeptRequest, RefusedError, Request
+from overseer_py.core.messages import Event, Report, RolloutRequested
 from overseer_py.ledger import Ledger
 
 _ENDS = {"rollout-committed", "rollout-rolled-back", "rollout-cancelled"}
 _OVER = {"stopping", "gave-up", "service-exited"}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPromise:
+    """A promise, for the master's next image; the fleet has heard of what it waits for."""
+
+    request: KeptRequest
+    generation: int | None
+    leaving: int | None
+    result: object
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPromises:
+    """All of them."""
+
+    open: list[KeptPromise]
+    current: int | None
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +45,10 @@ class _Promise:
     generation: int | None = None
     leaving: int | None = None  # the generation that was replaced, and has to go yet
     result: object = None
+
+    def kept(self) -> KeptPromise:
+        """Return what the master's next image must know."""
+        return KeptPromise(self.request.kept(), self.generation, self.leaving, self.result)
 
     def tell(self, rollout: object) -> None:
         """Say what is known by now."""
@@ -52,6 +75,21 @@ class Promises:
     def make_last(self, request: Request) -> None:
         """Answer the request when the service has ended."""
         self._last = [*(r for r in self._last if not r.over), request]
+
+    def kept(self) -> KeptPromises:
+        """Return what the master's next image must know."""
+        left = [promise for promise in self._open if not promise.request.over]
+        return KeptPromises([promise.kept() for promise in left], self._current)
+
+    def resume(self, kept: KeptPromises, request_of: Callable[[KeptRequest], Request]) -> None:
+        """Keep what an earlier image has promised."""
+        self._current = kept.current
+        for each in kept.open:
+            event = RolloutRequested("")  # heard before
+            promise = _Promise(request_of(each.request), event, heard=True)
+            promise.generation, promise.leaving = each.generation, each.leaving
+            promise.result = each.result
+            self._open.append(promise)
 
     def heard(self, event: Event) -> None:
         """Note that the fleet is about to hear of this event."""

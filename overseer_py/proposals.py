@@ -60,6 +60,13 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """The package, overseer itself, is another version than before, and is still."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     """A release is in place; ``ask`` is the question that this answers, 0 for none."""
 
@@ -100,7 +107,7 @@ class Answer:
     error: str
 
 
-Said = Seen | Changed | Installed | Standing | Note | Answer
+Said = Seen | Changed | Replaced | Installed | Standing | Note | Answer
 
 # -- the master says -------------------------------------------------------------------------
 
@@ -114,6 +121,7 @@ class Begin:
     seen: str
     since: int  # when what runs was started, in ns since the epoch
     running: tuple[str, ...] = ()  # the releases of what runs or is being tried
+    image: int = 0  # when the master became what it is, likewise; --self-upgrade
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +287,7 @@ def _result(value: object) -> dict[str, Any]:
 _SAID: Mapping[str, Callable[[dict[str, Any]], Said]] = {
     "Seen": lambda f: Seen(_digest(f["digest"])),
     "Changed": lambda f: Changed(_text(f["what"])),
+    "Replaced": lambda f: Replaced(_text(f["what"])),
     "Installed": lambda f: Installed(
         _digest(f["release"]),
         _text(f["reason"]),

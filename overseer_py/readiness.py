@@ -37,8 +37,12 @@ def rule_for(  # noqa: PLR0911 - one for each rule
     around: Surroundings,
     *,
     tells: bool = False,
+    pipe: int | None = None,
 ) -> Rule:
-    """Return the watch for one worker; ``tells``: its convention has a word for being ready."""
+    """Return the watch for one worker; ``tells``: its convention has a word for being ready.
+
+    ``pipe`` is what an earlier image of the master has read of rule ``fd``.
+    """
     match rule.kind:
         case "auto":
             if not around.seats:
@@ -50,7 +54,7 @@ def rule_for(  # noqa: PLR0911 - one for each rule
         case "notify":
             return Notify(on_ready)
         case "fd":
-            return ReadyPipe(on_ready, around.loop)
+            return ReadyPipe(on_ready, around.loop, pipe)
         case "http":
             name, slash, path = rule.argument.partition("/")
             (seat,) = named(around.seats, name)[:1]

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from overseer_py.control import RefusedError, Request
+from overseer_py.control import KeptRequest, RefusedError, Request
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRecord:
+    """The entries, and who follows, for the master's next image."""
+
+    lines: list[bytes]
+    followers: list[KeptRequest]
 
 
 class Record:
@@ -38,6 +47,17 @@ class Record:
             self._followers = [follower for follower in self._followers if not follower.over]
             for follower in self._followers:
                 follower.tell(line)
+
+    def kept(self) -> KeptRecord:
+        """Return what the master's next image must know."""
+        followers = [follower.kept() for follower in self._followers if not follower.over]
+        return KeptRecord(list(self._kept), followers)
+
+    def resume(self, kept: KeptRecord, request_of: Callable[[KeptRequest], Request]) -> None:
+        """Go on with the entries of an earlier image, and tell those who followed."""
+        for line in kept.lines:
+            self.keep(line)
+        self._followers = [request_of(follower) for follower in kept.followers]
 
     def follow(self, request: Request) -> None:
         """Tell this client of every entry from now on."""

@@ -11,8 +11,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from overseer_py.errors import LaunchError
+from overseer_py.plain import Fd
 from overseer_py.system.loop import IN, Loop
 
 Sink = Callable[[bytes], None]
@@ -25,6 +27,14 @@ _AT_ONCE = 1 << 16  # bytes a turn: a talkative worker must not keep the master 
 _TURNS = 8  # at most, to catch up with a worker that has ended
 
 
+@dataclass(frozen=True, slots=True)
+class KeptTail:
+    """The last lines, for the master's next image."""
+
+    lines: list[bytes]
+    rest: bytes
+
+
 class Tail:
     """The last lines of a worker."""
 
@@ -32,6 +42,15 @@ class Tail:
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._rest = b""
+
+    def kept(self) -> KeptTail:
+        """Return all of it."""
+        return KeptTail(list(self._lines), self._rest)
+
+    def resume(self, kept: KeptTail) -> None:
+        """Go on from there."""
+        self._lines.extend(kept.lines)
+        self._size, self._rest = sum(map(len, kept.lines)), kept.rest
 
     def feed(self, data: bytes) -> None:
         """Take what has been written, lines or parts of lines."""
@@ -54,23 +73,23 @@ class Splitter:
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
-        self._rest = b""
+        self.rest = b""  # the beginning of a line
 
     def feed(self, data: bytes) -> None:
         """Take what has been written and tell of the lines that are complete; nothing: the end."""
-        if not data and self._rest:
-            self._tell(self._rest)
-            self._rest = b""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        if not data and self.rest:
+            self._tell(self.rest)
+            self.rest = b""
+        *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             self._tell(line)
-        while len(self._rest) > LONGEST_LINE:
-            self._tell(self._rest[:LONGEST_LINE])
-            self._rest = self._rest[LONGEST_LINE:]
+        while len(self.rest) > LONGEST_LINE:
+            self._tell(self.rest[:LONGEST_LINE])
+            self.rest = self.rest[LONGEST_LINE:]
 
     def forget(self) -> None:
         """Drop the line that has begun."""
-        self._rest = b""
+        self.rest = b""
 
     def _tell(self, line: bytes) -> None:
         self._on_line(line.decode(errors="replace").rstrip("\r"))
@@ -79,18 +98,20 @@ class Splitter:
 class Relay:
     """One pipe from a worker; it lives until the last process that holds it has let go."""
 
-    def __init__(self, loop: Loop, sinks: Sequence[Sink]) -> None:
-        """``sinks`` take each piece of up to 64 KiB, and an empty one at the end."""
-        try:
-            self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
-        except OSError as error:
-            raise LaunchError(f"could not be started: {error.strerror}") from error
-        os.set_blocking(self._fd, False)  # our end only; the worker's blocks, as programs expect
-        with suppress(OSError):  # the limit for this user is used up: the default size will do
-            fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    def __init__(self, loop: Loop, sinks: Sequence[Sink], kept: int | None = None) -> None:
+        """``sinks`` take each piece of up to 64 KiB, and an empty one at the end.
+
+        ``kept`` is the end that an earlier image has read; -1 if it was closed.
+        """
+        self._fd, self.write_end = _pipe() if kept is None else (int(kept), -1)
         self._loop = loop
         self._sinks = sinks
-        loop.watch(self._fd, IN, self._on_readable)
+        if self._fd >= 0:
+            loop.watch(self._fd, IN, self._on_readable)
+
+    def kept(self) -> Fd:
+        """Return our end."""
+        return Fd(self._fd)
 
     def handed_over(self) -> None:
         """Close the end that the worker has now."""
@@ -124,3 +145,14 @@ class Relay:
             self._loop.forget(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+def _pipe() -> tuple[int, int]:
+    try:
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise LaunchError(f"could not be started: {error.strerror}") from error
+    os.set_blocking(ours, False)  # our end only; the worker's blocks, as programs expect
+    with suppress(OSError):  # the limit for this user is used up: the default size will do
+        fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    return ours, theirs

@@ -15,7 +15,8 @@ from functools import cached_property
 from socket import socket
 
 from overseer_py.core.messages import BecameQuiet, Event, WorkerId
-from overseer_py.crew import Crew, Member
+from overseer_py.crew import Crew
+from overseer_py.member import Member
 from overseer_py.sockets import Sockets
 from overseer_py.system import connections, procfs, traffic
 from overseer_py.system.connections import Unfinished

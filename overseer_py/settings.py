@@ -223,6 +223,11 @@ class Settings:
         "or after a crash, connections wait for the next one.",
         flag=True,
     )
+    self_upgrade: bool = option.opt(
+        False,
+        "The master becomes the new version of overseer when another one is installed.",
+        flag=True,
+    )
     literal: bool = option.opt(
         False, "Leave {fd} and its like in the command as they are.", flag=True
     )

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 
-from overseer_py import wanted
+from overseer_py import holdings, wanted
 from overseer_py.address import Address, Kind
 from overseer_py.errors import ListenerError
+from overseer_py.holdings import KeptSockets
 from overseer_py.system.fdstore import FdStore
 from overseer_py.system.group import Group
 from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener, resume
@@ -34,15 +35,39 @@ class Sockets:
         loop: Loop,
         store: FdStore,
         on_shut_down: Callable[[Listener], None],
+        kept: KeptSockets | None = None,
     ) -> None:
         """``on_shut_down`` is called when a worker has shut a listener down for everybody."""
         self._loop = loop
         self._store = store
         self._on_shut_down = on_shut_down
-        self._adopted = adopt(environ, os.getpid())
+        self._adopted = [] if kept else adopt(environ, os.getpid())
         self._open: list[Listener] = []
         self._seats: dict[int, list[Seat]] = {}  # by generation
         self._current = 0  # the generation that gets what is new
+        if kept:
+            self._resume(kept)
+
+    def kept(self) -> KeptSockets:
+        """Return what the master's next image must know."""
+        return KeptSockets(*holdings.kept(self._adopted, self._open, self._seats), self._current)
+
+    def _resume(self, kept: KeptSockets) -> None:
+        """Go on with what an earlier image has; look at all of it anew."""
+        self._adopted, self._open, self._seats = holdings.resumed(kept)
+        self._current = kept.current
+        for listener in self._open:
+            self._watch(listener.group, listener.socket)
+        for seat in self._taken():
+            self._watch(seat.listener.group, seat.socket)
+
+    def known(self) -> list[Listener]:
+        """Return every listener, in the order in which they are written down."""
+        return holdings.known(self._adopted, self._open)
+
+    def seats(self, generation: int) -> list[Seat]:
+        """Return what a generation has."""
+        return self._seats.get(generation, [])
 
     def open(self, addresses: Sequence[Address]) -> list[Listener]:
         """Return a listener for each address, those that are open already as they are.
@@ -114,15 +139,8 @@ class Sockets:
         Raises ListenerError.
         """
         group, before = seat.listener.group, seat.socket
-        shared = sum(other.socket is before for other in self._taken()) > 1
-        if shared or not isinstance(group, Steered):
-            raise ListenerError(
-                "another generation has its socket, too; drop --handover or --surge"
-            )
-        try:
-            seat.socket = group.enter(inode, seat.listener.wanted.backlog)
-        except OSError as error:
-            raise ListenerError(f"the program's own socket cannot be joined: {error}") from error
+        assert isinstance(group, Steered)  # or it was not admitted
+        seat.socket = group.enter(inode, seat.listener.wanted.backlog)
         if before is group.live:  # who waits there is lost, but for tcp_migrate_req
             group.cut_over(seat.socket)
         self._watch(group, seat.socket)

@@ -15,9 +15,10 @@ from overseer_py.census import Census
 from overseer_py.core.fleet import Fleet
 from overseer_py.core.generation import Generation
 from overseer_py.core.worker import Worker
-from overseer_py.crew import Crew, Member
+from overseer_py.crew import Crew
 from overseer_py.handover import FIRST_FD
 from overseer_py.ledger import Ledger, timestamp
+from overseer_py.member import Member
 from overseer_py.plans import Plans
 from overseer_py.system import procfs
 from overseer_py.system.listeners import Listener

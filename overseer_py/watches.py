@@ -9,13 +9,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from overseer_py.errors import LaunchError
+from overseer_py.handover import FIRST_FD
+from overseer_py.plain import Fd
 from overseer_py.system import procfs, traffic
+from overseer_py.system.launch import Launch
 from overseer_py.system.listeners import Seat
 from overseer_py.system.loop import IN, Loop
 from overseer_py.system.probe import Visit
 from overseer_py.system.process import Process
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRule:
+    """What a rule cannot find out anew, for the master's next image."""
+
+    next_look: float | None = None
+    pipe: Fd | None = None
+    told: bool = False  # its convention's word has come
+    met: bool = False  # it is met, and the worker does not listen for itself yet
 
 
 class Rule:
@@ -27,8 +41,21 @@ class Rule:
     def __init__(self, on_ready: Callable[[], None]) -> None:
         self.on_ready = on_ready
 
+    def fit(self, launch: Launch) -> Launch:
+        """Return the launch of a worker that is told how to say that it is ready."""
+        return launch
+
     def begin(self, worker: Process, now: float) -> None:
         """Start to watch: the worker has been started."""
+
+    def kept(self) -> KeptRule:
+        """Return what the master's next image must know."""
+        return KeptRule(told=True)
+
+    def go_on(self, worker: Process, now: float, kept: KeptRule) -> Rule:
+        """Watch a worker that an earlier image watched; return the rule from now on."""
+        self.begin(worker, now)
+        return self
 
     def look(self, now: float) -> None:
         """See whether it is ready; called when ``next_look`` is due."""
@@ -62,6 +89,14 @@ class Told(Rule):
         self._then.begin(worker, now)
         return self._then
 
+    def kept(self) -> KeptRule:
+        """Say that the word has not come."""
+        return KeptRule()
+
+    def go_on(self, worker: Process, now: float, kept: KeptRule) -> Rule:
+        """Wait for the word, or not any more."""
+        return self.told(worker, now) if kept.told else self
+
 
 class Notify(Rule):
     """READY=1 from the worker."""
@@ -84,6 +119,15 @@ class Delay(Rule):
     def begin(self, worker: Process, now: float) -> None:
         """Start the clock."""
         self.next_look = now + self._seconds
+
+    def kept(self) -> KeptRule:
+        """Keep the clock."""
+        return KeptRule(self.next_look, told=True)
+
+    def go_on(self, worker: Process, now: float, kept: KeptRule) -> Rule:
+        """Let the clock go on."""
+        self.next_look = kept.next_look
+        return self
 
     def look(self, now: float) -> None:
         """Be ready: it has lived so long."""
@@ -165,14 +209,29 @@ class ReadyPipe(Rule):
 
     hint = "no newline came on OVERSEER_READY_FD"
 
-    def __init__(self, on_ready: Callable[[], None], loop: Loop) -> None:
+    def __init__(self, on_ready: Callable[[], None], loop: Loop, kept: int | None = None) -> None:
+        """``kept`` is the end that an earlier image has read."""
         super().__init__(on_ready)
         try:
-            self._fd, self.write_end = os.pipe2(os.O_CLOEXEC)
+            self._fd, self.write_end = os.pipe2(os.O_CLOEXEC) if kept is None else (int(kept), -1)
         except OSError as error:
             raise LaunchError(f"could not be started: {error.strerror}") from error
         self._loop = loop
-        loop.watch(self._fd, IN, self._on_readable)
+        if self._fd >= 0:
+            loop.watch(self._fd, IN, self._on_readable)
+
+    def kept(self) -> KeptRule:
+        """Keep our end."""
+        return KeptRule(pipe=Fd(self._fd), told=True)
+
+    def go_on(self, worker: Process, now: float, kept: KeptRule) -> Rule:
+        """Go on to read."""
+        return self
+
+    def fit(self, launch: Launch) -> Launch:
+        """Hand the other end over behind the listeners."""
+        environ = {**launch.environ, "OVERSEER_READY_FD": str(FIRST_FD + len(launch.fds))}
+        return replace(launch, environ=environ, fds=[*launch.fds, self.write_end])
 
     def begin(self, worker: Process, now: float) -> None:
         """Let go of the end that the worker has now."""

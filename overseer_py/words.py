@@ -11,13 +11,14 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from overseer_py import dialects
 from overseer_py.errors import LaunchError
 from overseer_py.handover import FIRST_FD
+from overseer_py.plain import Fd
 from overseer_py.system.launch import Launch
 from overseer_py.system.loop import IN, Loop
 from overseer_py.system.stand_in import StandIn
@@ -29,20 +30,54 @@ _LONGEST = 1024  # bytes up to the word; more is not einhorn's language
 _MOST = 8  # sockets of the master's for one worker
 
 
+@dataclass(frozen=True, slots=True)
+class KeptWords:
+    """The ways in, for the master's next image."""
+
+    parent: Fd | None = None
+    einhorn: list[Fd] | None = None
+    heard: bool = False
+
+
 class Words:
     """All the ways in for one worker; none for a program that has none of those conventions."""
 
     def __init__(self, names: Collection[str], loop: Loop, heard: Heard) -> None:
         """Raise LaunchError, with nothing left open, if there is no descriptor for them."""
+        self._loop, self._tell, self._heard = loop, heard, False
         self._ways: list[ToParent | ToEinhorn] = []
         try:
             if meanings := dialects.meant_for_parent(names):
-                self._ways.append(ToParent(loop, heard, meanings))
+                self._ways.append(ToParent(loop, self._on_word, meanings))
             if "einhorn" in names:
-                self._ways.append(ToEinhorn(loop, heard))
+                self._ways.append(ToEinhorn(loop, self._on_word))
         except OSError as error:
             self.stop()
             raise LaunchError(f"could not be started: {error.strerror}") from error
+
+    def kept(self) -> KeptWords:
+        """Return what the master's next image must know."""
+        parent = next((way.kept() for way in self._ways if isinstance(way, ToParent)), None)
+        einhorn = next((way.kept() for way in self._ways if isinstance(way, ToEinhorn)), None)
+        return KeptWords(parent, einhorn, self._heard)
+
+    @classmethod
+    def resumed(cls, kept: KeptWords, loop: Loop, heard: Heard) -> Words:
+        """Return the ways that an earlier image has opened."""
+        words = cls((), loop, heard)
+        words._heard = kept.heard
+        if kept.parent is not None:
+            words._ways.append(ToParent(loop, words._on_word, {}, kept.parent))
+        if kept.einhorn is not None:
+            words._ways.append(ToEinhorn(loop, words._on_word, kept.einhorn))
+        if kept.heard:
+            for way in words._ways:
+                way.look_away()
+        return words
+
+    def _on_word(self) -> None:
+        self._heard = True
+        self._tell()
 
     def fit(self, launch: Launch) -> Launch:
         """Return the launch of a worker that can speak."""
@@ -64,10 +99,27 @@ class Words:
 class ToParent:
     """A signal to the program's parent, which is a process that stands in for the master."""
 
-    def __init__(self, loop: Loop, heard: Heard, meanings: dict[signal.Signals, bool]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        heard: Heard,
+        meanings: dict[signal.Signals, bool],
+        kept: int | None = None,
+    ) -> None:
         self._loop, self._heard, self._meanings = loop, heard, meanings
-        self._fd, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        if kept is None:
+            self._fd, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        else:
+            self._fd, self._write_end = int(kept), -1
         loop.watch(self._fd, IN, self._on_readable)
+
+    def kept(self) -> Fd:
+        """Return the end that is ours."""
+        return Fd(self._fd)
+
+    def look_away(self) -> None:
+        """Hear no more, and keep it open."""
+        self._loop.forget(self._fd)
 
     def fit(self, launch: Launch) -> Launch:
         """Put the stand-in between."""
@@ -79,13 +131,13 @@ class ToParent:
         self._write_end = -1
 
     def _on_readable(self, _: int) -> None:
-        self._loop.forget(self._fd)
+        self.look_away()
         if os.read(self._fd, 1):  # else the stand-in has ended
             self._heard()
 
     def stop(self) -> None:
         """Close it: from now on the stand-in knows that nobody waits for a word."""
-        self._loop.forget(self._fd)
+        self.look_away()
         os.close(self._fd)
         if self._write_end >= 0:
             os.close(self._write_end)
@@ -98,15 +150,31 @@ class ToEinhorn:
     is gone: it needs no place to live, and who may not look into the worker cannot reach it.
     """
 
-    def __init__(self, loop: Loop, heard: Heard) -> None:
+    def __init__(self, loop: Loop, heard: Heard, kept: Iterable[int] | None = None) -> None:
         self._loop, self._heard = loop, heard
         self._open: list[socket.socket] = []
         self._theirs: list[int] = []
+        if kept is not None:
+            self._resume(kept)
+            return
         ours, theirs = socket.socketpair()
         self._theirs.append(theirs.detach())
         self._listen_to(ours)
         with suppress(OSError):  # no place to bind: there is no path then
             self._listen()
+
+    def kept(self) -> list[Fd]:
+        """Return the sockets that are ours."""
+        return [Fd(each.fileno()) for each in self._open]
+
+    def _resume(self, kept: Iterable[int]) -> None:
+        for fd in kept:
+            each = socket.socket(fileno=int(fd))
+            if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                self._open.append(each)
+                self._watch(each)
+            else:
+                self._listen_to(each)
 
     def fit(self, launch: Launch) -> Launch:
         """Hand the descriptors over behind those that it has."""
@@ -124,7 +192,7 @@ class ToEinhorn:
     def stop(self) -> None:
         """Close everything."""
         self.begin()
-        self._look_away()
+        self.look_away()
         while self._open:
             self._open.pop().close()
 
@@ -138,6 +206,9 @@ class ToEinhorn:
             os.chmod(path, 0o666)  # noqa: S103 - the worker may be another user; the way in is its own
             self._theirs.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
         listener.listen()
+        self._watch(listener)
+
+    def _watch(self, listener: socket.socket) -> None:
         self._loop.watch(listener.fileno(), IN, lambda _: self._accept(listener))
 
     def _accept(self, listener: socket.socket) -> None:
@@ -159,7 +230,7 @@ class ToEinhorn:
                 data = connection.recv(_LONGEST)
             text.extend(data)
             if _ACK in text.rpartition(b"\n")[0]:
-                self._look_away()
+                self.look_away()
                 self._heard()
             elif not data or len(text) >= _LONGEST:
                 self._loop.forget(connection.fileno())
@@ -168,6 +239,7 @@ class ToEinhorn:
 
         self._loop.watch(connection.fileno(), IN, on_readable)
 
-    def _look_away(self) -> None:
+    def look_away(self) -> None:
+        """Hear no more, and keep all open."""
         for each in self._open:
             self._loop.forget(each.fileno())

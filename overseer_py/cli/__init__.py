@@ -19,6 +19,7 @@ COMMANDS = (
     "stop",
     "scale",
     "signal",
+    "upgrade-master",
     "events",
     "logs",
     "releases",
@@ -31,7 +32,7 @@ COMMANDS = (
 
 
 class Commands(click.Group):
-    """The command NAME is the function NAME of the module NAME."""
+    """The command NAME is the function NAME of the module NAME; a dash is an underscore there."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, in the order in which they are shown."""
@@ -41,7 +42,8 @@ class Commands(click.Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
         return command
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 
 import click
 
-from overseer_py import instance
+from overseer_py import instance, snapshot
 from overseer_py.cli.options import SERVICE, service_options
 from overseer_py.cli.say import say
 from overseer_py.config import Sources
 from overseer_py.errors import OverseerError
 from overseer_py.recipe import logical_directory
 from overseer_py.supervisor import Supervisor
+from overseer_py.system import reexec
 
 EXAMPLES = """\b
 Examples:
@@ -45,35 +47,66 @@ def run(sources: Sources) -> None:
 def start(sources: Sources) -> int:
     """Start a master from these sources and return its exit status, once it has ended."""
     keep_descriptors_private()
-    claim = None
+    environ = {k: v for k, v in sources.environ.items() if k not in reexec.VARIABLES}
+    own = replace(sources, environ=environ)
+    try:
+        if state := sources.environ.get(reexec.STATE):
+            return go_on(own, int(state), rehearsal=reexec.REHEARSAL in sources.environ)
+        return begin(own)
+    except OverseerError as error:
+        say(str(error))
+        return error.exit_status
+    except OSError as error:
+        say(f"{error.filename or 'the system'}: {error.strerror}")
+        return 1
+
+
+def begin(sources: Sources) -> int:
+    """Open everything, and run the service."""
+    config = sources.load()
+    settings = config.settings
+    for warning in config.warnings:
+        click.echo(f"overseer: warning: {warning}", err=True)
+    directory = logical_directory(sources.environ)
+    claim = instance.claim(settings.name, settings.control, sources.environ)
     pid_file = ""
     try:
-        config = sources.load()
-        settings = config.settings
-        for warning in config.warnings:
-            click.echo(f"overseer: warning: {warning}", err=True)
-        directory = logical_directory(sources.environ)
-        claim = instance.claim(settings.name, settings.control, sources.environ)
-        supervisor = Supervisor(sources, config, directory)
+        supervisor = Supervisor(sources, settings, directory)
         try:
+            supervisor.open(config)
             if settings.pid_file:
                 instance.write_pid_file(settings.pid_file)
                 pid_file = settings.pid_file
-            status = supervisor.run(claim)
+            supervisor.start(claim)
+            return supervisor.run()
         finally:
             supervisor.close()
-    except OverseerError as error:
-        say(str(error))
-        status = error.exit_status
-    except OSError as error:
-        say(f"{error.filename or 'the system'}: {error.strerror}")
-        status = 1
     finally:
-        if pid_file:
-            instance.remove_pid_file(pid_file)
-        if claim:
-            claim.give_up()
-    return status
+        leave(claim, pid_file)
+
+
+def go_on(sources: Sources, state: int, *, rehearsal: bool) -> int:
+    """Go on as an earlier image of this master; in a rehearsal, only as far as nobody notices."""
+    kept = snapshot.decode(reexec.read_back(state))
+    settings = kept.plans.plans[kept.plans.plan].settings
+    supervisor = Supervisor(sources, settings, kept.start_directory, kept)
+    supervisor.resume(kept)
+    if rehearsal:
+        os._exit(0)  # nothing is closed, for all of it is another's
+    try:
+        supervisor.go_on(kept)
+        return supervisor.run()
+    finally:
+        supervisor.close()
+        leave(kept.claim.claim() if kept.claim else None, settings.pid_file)
+
+
+def leave(claim: instance.Claim | None, pid_file: str) -> None:
+    """Give up what others know this master by."""
+    if pid_file:
+        instance.remove_pid_file(pid_file)
+    if claim:
+        claim.give_up()
 
 
 def keep_descriptors_private() -> None:

@@ -61,12 +61,12 @@ class Fleet:
         self.roster = Roster()
         self.ever_ready = False  # whether the service has served since the master started
         self.leaving = False  # nothing is wanted any more
-        self._done = False
+        self.done = False  # Quit was given
         self._draw = draw
-        self._stop_at: float | None = None  # a stop was asked for; the drain begins then
-        self._status = 0
+        self.stop_at: float | None = None  # a stop was asked for; the drain begins then
+        self.status = 0  # with which the master will end
         self._orders = Orders(self.roster)
-        self._rollouts = Rollouts(self.roster, self._orders)
+        self.rollouts = Rollouts(self.roster, self._orders)
 
     # -- the whole interface -------------------------------------------------------------
 
@@ -82,18 +82,18 @@ class Fleet:
         """Return when to send ``TimePassed`` if nothing else happens first."""
         due = [worker.deadline for worker in self.roster.workers()]
         due += [generation.proven_at for generation in self.roster.generations.values()]
-        due += [None if self.leaving else self._stop_at]
+        due += [None if self.leaving else self.stop_at]
         return min((at for at in due if at is not None), default=None)
 
     @property
     def stopping(self) -> bool:
         """Whether the service is on its way out, by request or because it gave up."""
-        return self.leaving or self._stop_at is not None
+        return self.leaving or self.stop_at is not None
 
     @property
     def rolling(self) -> bool:
         """Whether a rollout runs, or waits to."""
-        return bool(self.roster.candidate or self._rollouts.pending)
+        return bool(self.roster.candidate or self.rollouts.pending)
 
     # -- event rules: one thing at a time --------------------------------------------------
 
@@ -122,23 +122,23 @@ class Fleet:
         if self.stopping:
             self._orders.report("rollout-refused", reason="the service is stopping")
         else:
-            self._rollouts.ask(request, now)
+            self.rollouts.ask(request, now)
 
     def _on_scale_requested(self, size: int) -> None:
         size = max(1, size)
         for generation in (self.roster.current, self.roster.candidate):
             if generation:
                 generation.size = size
-        self._rollouts.scale(size)
+        self.rollouts.scale(size)
         self._orders.report("scaled", workers=size)
 
     def _on_stop_requested(self, drain: bool, now: float) -> None:
-        hurry = not drain or self._stop_at is not None
+        hurry = not drain or self.stop_at is not None
         current = self.roster.current
         delay = current.policy.stop_delay if current and not hurry else 0.0
-        self._stop_at = now + delay
+        self.stop_at = now + delay
         self._orders.report("stopping", drain=not hurry, delay=delay)
-        self._rollouts.cancel("the service is stopping")
+        self.rollouts.cancel("the service is stopping")
         self._leave_when_due(now)
         if hurry:
             for worker in self.roster.workers():
@@ -163,7 +163,7 @@ class Fleet:
             return
         generation = self.roster.home(worker)
         if generation.tried_until is not None:
-            self._rollouts.fail(generation, f"worker {worker_id} {how}", worker_id)
+            self.rollouts.fail(generation, f"worker {worker_id} {how}", worker_id)
 
     def _on_extended(self, worker_id: WorkerId, until: float) -> None:
         worker = self.roster.find(worker_id)
@@ -186,7 +186,7 @@ class Fleet:
         if crashed:
             when = "committed" if worker.state is S.READY else "ready"
             reason = f"worker {worker.id} {event.how} before it was {when}"
-            self._rollouts.fail(generation, reason, worker.id)
+            self.rollouts.fail(generation, reason, worker.id)
 
     def _on_crash(self, generation: Generation, worker: Worker, event: Exited, now: float) -> None:
         """Decide what becomes of a slot of the current generation whose worker died."""
@@ -254,7 +254,7 @@ class Fleet:
         how = f"was not ready within {generation.policy.ready_timeout:g} s"
         self._orders.report("worker-late", worker.id, how=how)
         if generation.role is Role.CANDIDATE:
-            self._rollouts.fail(generation, f"worker {worker.id} {how}", worker.id)
+            self.rollouts.fail(generation, f"worker {worker.id} {how}", worker.id)
         else:
             worker.late, worker.crashes = True, worker.crashes + 1
             self._orders.kill(worker)
@@ -265,7 +265,7 @@ class Fleet:
         """Apply the first rule that changes something; tell whether there was one."""
         rules = (
             self._begin_pending,
-            self._rollouts.judge,
+            self.rollouts.judge,
             self._drain_unwanted,
             self._fill_slots,
             self._notice_service,
@@ -275,7 +275,7 @@ class Fleet:
         return any(rule(now) for rule in rules)
 
     def _begin_pending(self, now: float) -> bool:
-        return not self.stopping and self._rollouts.begin_pending(now)
+        return not self.stopping and self.rollouts.begin_pending(now)
 
     def _drain_unwanted(self, now: float) -> bool:
         unwanted = self.roster.unwanted()
@@ -321,24 +321,24 @@ class Fleet:
         return bool(empty)
 
     def _quit_when_nothing_is_left(self, now: float) -> bool:
-        if not self.leaving or self.roster.generations or self._done:
+        if not self.leaving or self.roster.generations or self.done:
             return False
-        self._done = True
-        self._orders.quit(self._status)
+        self.done = True
+        self._orders.quit(self.status)
         return True
 
     # -- the way out ---------------------------------------------------------------------------
 
     def _leave_when_due(self, now: float) -> None:
-        if self._stop_at is not None and now >= self._stop_at and not self.leaving:
+        if self.stop_at is not None and now >= self.stop_at and not self.leaving:
             self._leave()
 
     def _give_up(self, name: str, worker: WorkerId, status: int, reason: str) -> None:
         """Drain what is left and end, with a status that says why."""
-        if self._stop_at is None:  # a stop that was asked for keeps its own status
-            self._status = status
+        if self.stop_at is None:  # a stop that was asked for keeps its own status
+            self.status = status
         self._orders.report(name, worker, status=status, reason=reason)
-        self._rollouts.cancel(reason)
+        self.rollouts.cancel(reason)
         self._leave()
 
     def _leave(self) -> None:

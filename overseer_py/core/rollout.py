@@ -33,7 +33,7 @@ class Rollouts:
         self.pending: RolloutRequested | None = None
         self._roster = roster
         self._orders = orders
-        self._last_number = 0
+        self.last_number = 0
 
     def ask(self, request: RolloutRequested, now: float) -> None:
         """Begin a rollout, or remember it for when the present one has ended."""
@@ -61,8 +61,8 @@ class Rollouts:
         policy = request.policy or (current.policy if current else Policy())
         size = request.size or (current.size if current else 1)
         role = Role.CANDIDATE if current else Role.CURRENT
-        self._last_number += 1
-        candidate = Generation(self._last_number, role, policy, size, request.reason, now)
+        self.last_number += 1
+        candidate = Generation(self.last_number, role, policy, size, request.reason, now)
         candidate.reversible = request.reversible
         candidate.opened = min(policy.surge or size, size)
         candidate.rescues = bool(current and current.condemned)

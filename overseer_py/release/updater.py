@@ -11,14 +11,17 @@ import select
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overseer_py import proposals
-from overseer_py.proposals import Ask, Begin, Changed, Crashing, Ended, Note, Said, Seen
+from overseer_py.proposals import Ask, Begin, Changed, Crashing, Ended, Note, Replaced, Said, Seen
 from overseer_py.release.watcher import Watcher
 
 if TYPE_CHECKING:
     from overseer_py.release.fetcher import Fetcher
+
+_INSTALLATION = 2.0  # seconds that the package must be still: pip writes for a while
 
 
 class Updater:
@@ -31,12 +34,14 @@ class Updater:
         self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._watcher: Watcher | None = None
         self._polls = False  # it watches without inotify, which is said
+        self._package: Watcher | None = None  # of ourselves
         self._fetcher: Fetcher | None = None
 
     def run(self) -> None:
         """Work until the master hangs up."""
         while True:
-            due = self._watcher.due() if self._watcher else None
+            watchers = filter(None, (self._watcher, self._package))
+            due = min((at for w in watchers if (at := w.due()) is not None), default=None)
             left = None if due is None else max(0.0, due - time.monotonic())
             ours = self._connection.fileno()
             readable, _, _ = select.select([ours, self._woken], [], [], left)
@@ -84,7 +89,16 @@ class Updater:
                 self.say(Changed(changed))
             self.say(Seen(self._watcher.digest))
 
+        if settings.get("self_upgrade"):
+            here = str(Path(__file__).parent.parent)
+            self._package = Watcher([here], _INSTALLATION, self.wake)
+            if changed := self._package.begin("", begin.image):
+                self.say(Replaced(changed))
+
     def _look(self) -> None:
+        if self._package and (changed := self._package.look(time.monotonic())):
+            self.say(Replaced(changed))
+            self._package.caught_up()
         if self._watcher is None:
             return
         if changed := self._watcher.look(time.monotonic()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from overseer_py.address import Address
@@ -28,23 +29,49 @@ class _Held(NamedTuple):
     listener: str
 
 
+@dataclass(frozen=True, slots=True)
+class KeptStore:
+    """What is stored as what, for the master's next image."""
+
+    held: dict[int, tuple[str, str]]  # by inode: the name, and the listener's
+    number: int  # of the next one
+    letting_go: bool
+
+
 class FdStore:
     """What systemd holds of this service, kept in step with what is live."""
 
     def __init__(
-        self, manager: ServiceManager, environ: Mapping[str, str], *, wanted: bool
+        self,
+        manager: ServiceManager,
+        environ: Mapping[str, str],
+        *,
+        wanted: bool,
+        kept: KeptStore | None = None,
     ) -> None:
-        """``wanted``: keep listeners there; else only what earlier masters left is let go."""
+        """``wanted``: keep listeners there; else only what earlier masters left is let go.
+
+        With what an earlier image has ``kept``, nothing is left: it has taken all.
+        """
         self._manager = manager
         self.obstacle = _obstacle(manager, environ) if wanted else ""
         self.in_use = wanted and not self.obstacle
-        there = [one for one in received(environ, os.getpid()) if one.number is not None]
+        given = [] if kept else received(environ, os.getpid())
+        there = [one for one in given if one.number is not None]
         # The newest first: a master that died within a cut-over has left the old one, too.
         there.sort(key=lambda one: one.number or 0, reverse=True)
         self._left = [(one, _socket(one)) for one in there]
         self._next = 1 + max((one.number or 0 for one in there), default=0)
         self._held: dict[int, _Held] = {}  # by inode
         self._letting_go = False
+        if kept:
+            self._held = {inode: _Held(*names) for inode, names in kept.held.items()}
+            self._next, self._letting_go = kept.number, kept.letting_go
+
+    def kept(self) -> KeptStore:
+        """Return what the master's next image must know."""
+        held = {inode: (held.name, held.listener) for inode, held in self._held.items()}
+        return KeptStore(held, self._next, self._letting_go)
 
     def claim(self, addresses: Sequence[Address]) -> dict[Address, socket.socket]:
         """Return what earlier masters left for these addresses; let go of the rest.

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from overseer_py.address import Address
+from overseer_py.plain import Fd
 from overseer_py.system import sockdiag
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to connect, not to bind
@@ -35,6 +37,23 @@ class Entrance:
         """Close the sockets here: a child has them, and the way stays open for it."""
         for each in self.sockets:
             each.close()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptGroup:
+    """The sockets at one address, for the master's next image."""
+
+    kind: str  # steered, renamed or shared
+    live: Fd
+    obstacle: str = ""
+    adopted: bool = False  # shared: the one; steered: the first of the members
+    members: list[Fd] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)  # steered: the kernel's, by inode
+    spares: list[Fd] = field(default_factory=list)
+    share: tuple[Fd, int] | None = None  # steered: who is being tried, and how much
+    address: Address | None = None  # renamed
+    inode: tuple[int, int] | None = None  # renamed: of the path, while it is ours
+    beside: list[tuple[Fd, str]] = field(default_factory=list)  # renamed: who has which other path
 
 
 class Group(Protocol):
@@ -78,6 +97,12 @@ class Group(Protocol):
 
     def close(self) -> None:
         """Close every member but one that was handed over: nobody could open it anew."""
+
+    def kept(self) -> KeptGroup:
+        """Return what the master's next image must know."""
+
+    def find(self, fd: int) -> socket.socket:
+        """Return the member with this descriptor."""
 
 
 @dataclass(slots=True, eq=False)
@@ -129,6 +154,14 @@ class Shared:
         """Close the one there is, unless it was handed over."""
         if not self.adopted:
             self.live.close()
+
+    def kept(self) -> KeptGroup:
+        """Return what the master's next image must know."""
+        return KeptGroup("shared", Fd(self.live.fileno()), self.obstacle, self.adopted)
+
+    def find(self, fd: int) -> socket.socket:
+        """Return the one there is."""
+        return self.live
 
 
 def way_to(member: socket.socket) -> tuple[int, str | tuple[str | int, ...]]:

@@ -15,22 +15,34 @@ import signal
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
 from overseer_py.errors import LaunchError
+from overseer_py.plain import Fd
 from overseer_py.system import libc, procfs
-from overseer_py.system.process import Children
+from overseer_py.system.process import Children, KeptProcess, Process
 
 GRACE = 1.0  # seconds for the workers to end by themselves
 _PATIENCE = 5.0  # seconds to insist; what still lives then is in uninterruptible sleep
 _LINE = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class KeptGuard:
+    """The guard that there is, for the master's next image."""
+
+    process: KeptProcess | None
+    write_end: Fd
+    workers: list[int]
+    listeners: list[int]
+
+
 class Guard:
     """The master's side: keeps a guard alive, and tells it what it must know in the worst case."""
 
-    def __init__(self, children: Children, lock: int | None) -> None:
+    def __init__(self, children: Children, lock: int | None, kept: KeptGuard | None = None) -> None:
         """``lock`` is held by the guard, too: the name is free when both are gone."""
         self._children = children
         self._keep = [] if lock is None else [lock]
@@ -38,7 +50,17 @@ class Guard:
         self._listeners: set[int] = set()
         self._closing = False
         self._write_end = -1
-        self._start()
+        self._process: Process | None = None
+        if kept is None:
+            self._start()
+        else:
+            self._resume(kept)
+
+    def kept(self) -> KeptGuard:
+        """Return what the master's next image must know."""
+        process = self._process.kept() if self._process else None
+        known = sorted(self._workers), sorted(self._listeners)
+        return KeptGuard(process, Fd(self._write_end), *known)
 
     def worker(self, pid: int) -> None:
         """Tell of a new worker."""
@@ -70,7 +92,7 @@ class Guard:
         os.set_blocking(write_end, False)
         try:
             run = partial(watch, read_end, os.getpid(), self._keep)
-            self._children.fork(run, {}, self._on_exit)
+            self._process = self._children.fork(run, {}, self._on_exit)
         except LaunchError:
             os.close(write_end)
             raise
@@ -82,9 +104,16 @@ class Guard:
         for inode in self._listeners:
             self._say(f"listener {inode}")
 
+    def _resume(self, kept: KeptGuard) -> None:
+        self._workers, self._listeners = set(kept.workers), set(kept.listeners)
+        if kept.process:
+            self._process = self._children.take_up(kept.process, self._on_exit)
+            self._write_end = int(kept.write_end)
+
     def _on_exit(self, _how: str, _status: int) -> None:
         """Replace a guard that somebody has killed."""
         os.close(self._write_end)
+        self._process = None
         self._write_end = -1  # another's number soon, should the next one not start
         if not self._closing:
             self._try_start()

@@ -20,7 +20,7 @@ from overseer_py.errors import ConfigError, ListenerError
 from overseer_py.handover import FIRST_FD, Inherited
 from overseer_py.system import sockdiag, steering, unix
 from overseer_py.system.activation import received
-from overseer_py.system.group import Entrance, Group, Shared
+from overseer_py.system.group import Entrance, Group, KeptGroup, Shared
 from overseer_py.system.steering import Steered
 from overseer_py.system.unix import Renamed
 
@@ -182,6 +182,16 @@ def resume(address: Address, sock: Socket) -> Listener:
         return Listener(address.name, address, Renamed(address, sock))
     obstacle = _obstacle(sock)
     return Listener(address.name, address, Shared(sock, obstacle) if obstacle else Steered(sock))
+
+
+def take_up(kept: KeptGroup) -> Group:
+    """Return the sockets of an earlier image of this master, as they were there."""
+    match kept.kind:
+        case "steered":
+            return Steered.resumed(kept)
+        case "renamed" if kept.address:
+            return Renamed(kept.address, kept=kept)
+    return Shared(socket.socket(fileno=int(kept.live)), kept.obstacle, adopted=kept.adopted)
 
 
 def is_at(sock: Socket, address: Address, *, same_name: bool) -> bool:

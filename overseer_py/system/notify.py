@@ -49,10 +49,14 @@ class Message:
 class Inbox:
     """Where workers say READY=1."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind("")  # autobind: an abstract name that nobody else has
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    def __init__(self, kept: int | None = None) -> None:
+        """``kept`` is the descriptor of an earlier image: workers know the address."""
+        if kept is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._socket.bind("")  # autobind: an abstract name that nobody else has
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        else:
+            self._socket = socket.socket(fileno=kept)
         self.address = "@" + self._socket.getsockname()[1:].decode()
         self.fd = self._socket.fileno()
 

@@ -16,12 +16,21 @@ import stat
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 
 from overseer_py.system.loop import OUT, Loop
 
 _BACKLOG = 1 << 20  # bytes kept for a reader that is slow; what does not fit is dropped, counted
 _MOST = 1 << 16  # bytes a write
 _SURE = select.PIPE_BUF
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOutlet:
+    """What has not been read yet, for the master's next image."""
+
+    dropped: int
+    waiting: list[bytes]
 
 
 class Outlet:
@@ -50,6 +59,16 @@ class Outlet:
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
                 return os.open(f"/proc/self/fd/{fd}", flags)
         return fd
+
+    def kept(self) -> KeptOutlet:
+        """Return what has not been written yet."""
+        return KeptOutlet(self.dropped, list(self._waiting))
+
+    def resume(self, kept: KeptOutlet) -> None:
+        """Go on to write what an earlier image had to say."""
+        self.dropped = kept.dropped
+        for data in kept.waiting:
+            self.write(data)
 
     @property
     def stuck(self) -> bool:

@@ -15,10 +15,12 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
 from overseer_py.errors import LaunchError
+from overseer_py.plain import Fd
 from overseer_py.system import libc, procfs
 from overseer_py.system.launch import Launch, become
 from overseer_py.system.signals import name_of
@@ -28,12 +30,32 @@ _REPORT_SIZE = 4096
 _PEEK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
+@dataclass(frozen=True, slots=True)
+class KeptProcess:
+    """A process, as the master's next image takes it up: it stays its child."""
+
+    pid: int
+    pidfd: Fd  # -1 once it is reaped, as the next one
+    report: Fd
+    mark: Mapping[str, str]
+    farewell: int
+    told: list[int]
+    ended: tuple[str, int] | None = None
+
+
 class Process:
     """A child of the master in a process group of its own."""
 
-    def __init__(self, pid: int, report_fd: int, mark: Mapping[str, str], on_exit: OnExit) -> None:
+    def __init__(
+        self,
+        pid: int,
+        report_fd: int,
+        mark: Mapping[str, str],
+        on_exit: OnExit,
+        pidfd: int | None = None,
+    ) -> None:
         """``mark`` are the variables by which its strays are known."""
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = os.pidfd_open(pid) if pidfd is None else pidfd
         self.pid = pid
         self.mark = mark
         self.on_exit = on_exit
@@ -42,6 +64,20 @@ class Process:
         self.farewell: signal.Signals = signal.SIGKILL
         self.told: set[int] = set()
         self._report_fd = report_fd
+
+    def kept(self) -> KeptProcess:
+        """Return what the next image must know of it."""
+        pidfd, report = (-1, -1) if self.ended else (self._pidfd, self._report_fd)
+        known = self.mark, int(self.farewell), sorted(self.told), self.ended
+        return KeptProcess(self.pid, Fd(pidfd), Fd(report), *known)
+
+    @classmethod
+    def resumed(cls, kept: KeptProcess, on_exit: OnExit) -> Process:
+        """Return the process that an image before this one has started."""
+        process = cls(kept.pid, kept.report, kept.mark, on_exit, kept.pidfd)
+        process.farewell, process.told = signal.Signals(kept.farewell), set(kept.told)
+        process.ended = kept.ended
+        return process
 
     def send(self, number: int) -> None:
         """Signal the main process, unless it has ended."""
@@ -87,14 +123,15 @@ class Process:
 class Children:
     """All processes that the master has started, and the strays that they left."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: tuple[int, int] | None = None) -> None:
+        """``limit`` is RLIMIT_NOFILE as it was before an earlier image raised it."""
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-        self._limit = raise_descriptor_limit()
+        self.limit = limit or raise_descriptor_limit()
         self._processes: dict[int, Process] = {}
 
     def spawn(self, launch: Launch, mark: Mapping[str, str], on_exit: OnExit) -> Process:
         """Start a program; ``on_exit`` is called once, from ``reap``, also if the exec failed."""
-        run = partial(become, launch, os.getpid(), self._limit)
+        run = partial(become, launch, os.getpid(), self.limit)
         return self.fork(run, mark, on_exit)
 
     def fork(
@@ -121,6 +158,11 @@ class Children:
             raise LaunchError(f"could not be started: {error.strerror}") from error
         finally:
             os.close(write_end)
+        return process
+
+    def take_up(self, kept: KeptProcess, on_exit: OnExit) -> Process:
+        """Go on with a process that an image before this one has started."""
+        process = self._processes[kept.pid] = Process.resumed(kept, on_exit)
         return process
 
     def by_group(self, pid: int) -> Process | None:

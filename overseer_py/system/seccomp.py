@@ -222,7 +222,7 @@ def _why(number: int) -> str:
         case errno.EINVAL | errno.ENOTTY:
             return "the kernel has no seccomp user notification that adds descriptors (Linux 5.9)"
         case errno.ENOSYS | errno.EPERM | errno.EACCES:
-            return "seccomp(2) is forbidden here, by a sandbox (of a unit: SystemCallFilter=seccomp)"
+            return "seccomp(2) is forbidden here (in a unit, allow it: SystemCallFilter=seccomp)"
     return f"seccomp(2) failed ({os.strerror(number) if number > 0 else 'for no known reason'})"
 
 

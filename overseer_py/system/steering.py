@@ -17,17 +17,16 @@ import errno
 import os
 import select
 import socket
-import struct
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from overseer_py.errors import ListenerError
+from overseer_py.plain import Fd
 from overseer_py.system import bpf, options, sockdiag
 from overseer_py.system.bpf import Door
-from overseer_py.system.group import Entrance, way_to
+from overseer_py.system.group import Entrance, KeptGroup, way_to
+from overseer_py.system.handshake import bound_beside, greet, is_ready, take_one
 
-_PATIENCE = 500  # milliseconds for a handshake with ourselves
-_AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: a close leaves nothing behind
 _COPIED = (
     (socket.SOL_SOCKET, socket.SO_REUSEADDR),
     (socket.SOL_SOCKET, socket.SO_RCVBUF),
@@ -74,10 +73,15 @@ class Steered:
         self._members[_inode(sock)] = sock
 
     def enter(self, inode: int, backlog: int) -> socket.socket:
-        """Let one that was admitted listen: it is as one that has joined; raise OSError."""
-        self.settle()
-        self._enter(self._members[inode], backlog)
-        return self._members[inode]
+        """Let one that was admitted listen: from then on it is as one that has joined."""
+        member = self._members[inode]
+        try:
+            self.settle()
+            self._enter(member, backlog)
+        except OSError as error:
+            why = f"the program's own socket cannot be joined: {error.strerror or error}"
+            raise ListenerError(f"listen {_shown(self.live)}: {why}") from error
+        return member
 
     def dismiss(self, inode: int) -> None:
         """Forget one that was admitted, and never listened."""
@@ -124,7 +128,7 @@ class Steered:
         """Bind so many source ports at the address, and have them led to the member."""
         with ExitStack() as undo:
             undo.callback(setattr, self, "_doors", self._doors)
-            clients = [undo.enter_context(_from(member)) for _ in range(count)]
+            clients = [undo.enter_context(bound_beside(member)) for _ in range(count)]
             doors = [client.getsockname()[:2] for client in clients]
             self._doors = self._doors | dict.fromkeys(doors, member)
             self.settle()
@@ -179,6 +183,37 @@ class Steered:
                 del self._members[inode]
                 member.close()
 
+    def kept(self) -> KeptGroup:
+        """Return what the master's next image must know; the doors of the day are not."""
+        first = [self.adopted] if self.adopted else []
+        members = first + [m for m in self._members.values() if m is not self.adopted]
+        share = (_fd(self._share[0]), self._share[1]) if self._share else None
+        return KeptGroup(
+            "steered",
+            _fd(self.live),
+            adopted=self.adopted is not None,
+            members=[_fd(member) for member in members],
+            order=list(self._order),
+            spares=[_fd(spare) for spare in self._spares],
+            share=share,
+        )
+
+    @classmethod
+    def resumed(cls, kept: KeptGroup) -> Steered:
+        """Return the group of an earlier image: the kernel has its program already."""
+        members = {int(fd): socket.socket(fileno=int(fd)) for fd in kept.members}
+        first = next(iter(members.values()))
+        group = cls(members[kept.live], adopted=first if kept.adopted else None)
+        group._order = list(kept.order)
+        group._members = {_inode(member): member for member in members.values()}
+        group._spares = [members[spare] for spare in kept.spares]
+        group._share = (members[kept.share[0]], kept.share[1]) if kept.share else None
+        return group
+
+    def find(self, fd: int) -> socket.socket:
+        """Return the member with this descriptor."""
+        return next(member for member in self._members.values() if member.fileno() == fd)
+
     def _steer(self) -> None:
         """Attach the program for the present order.
 
@@ -200,11 +235,11 @@ class Steered:
         entrance = self.open_entrance(member, 1)
         (client,) = entrance.sockets
         try:
-            if not _greet(client, entrance):
+            if not greet(client, entrance):
                 return  # a firewall, or no loopback: nothing to be learnt
-            if not _is_ready(member, select.POLLIN):
+            if not is_ready(member, select.POLLIN):
                 raise OSError("the kernel does not steer to it")
-            _take_one(member)
+            take_one(member)
         finally:
             self.close_entrance(entrance)
 
@@ -294,52 +329,12 @@ def _twin(sock: socket.socket) -> socket.socket:
     return twin
 
 
-def _greet(client: socket.socket, entrance: Entrance) -> bool:
-    """Connect (UDP: send) without waiting for long; tell whether anybody was there."""
-    client.setblocking(False)
-    if client.type == socket.SOCK_DGRAM:
-        with suppress(OSError):
-            client.sendto(b"", entrance.place)
-            return True
-        return False
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-    if client.connect_ex(entrance.place) not in (0, errno.EINPROGRESS):
-        return False
-    if not _is_ready(client, select.POLLOUT):
-        return False
-    if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        return False
-    client.send(b"\n")  # with TCP_DEFER_ACCEPT it is nobody's before its first byte
-    return True
-
-
-def _is_ready(sock: socket.socket, events: int) -> bool:
-    poll = select.poll()
-    poll.register(sock, events)
-    return bool(poll.poll(_PATIENCE))
-
-
-def _take_one(member: socket.socket) -> None:
-    if member.type == socket.SOCK_DGRAM:
-        member.recv(1, socket.MSG_DONTWAIT)
-    else:
-        member.accept()[0].close()
-
-
-def _from(member: socket.socket) -> socket.socket:
-    """Return a socket bound to the address of the member: nobody else comes from there."""
-    family, place = way_to(member)
-    client = socket.socket(family, member.type)
-    try:
-        client.bind((place[0], 0, *place[2:]))
-    except OSError:
-        client.close()
-        raise
-    return client
-
-
 def _inode(sock: socket.socket) -> int:
     return os.fstat(sock.fileno()).st_ino
+
+
+def _fd(sock: socket.socket) -> Fd:
+    return Fd(sock.fileno())
 
 
 def _shown(sock: socket.socket) -> str:

@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from overseer_py.address import Address
 from overseer_py.errors import ListenerError
+from overseer_py.plain import Fd
 from overseer_py.system import sockdiag
-from overseer_py.system.group import Entrance
+from overseer_py.system.group import Entrance, KeptGroup
 from overseer_py.system.identity import gid_of, uid_of
 
 _LONGEST_LABEL = 18  # what is added for a second one: a word, a number
@@ -26,13 +27,21 @@ _LONGEST_PATH = 107  # unix(7): sun_path has 108 bytes, one of them the end
 class Renamed:
     """The sockets for one path, of which the live one has it."""
 
-    def __init__(self, address: Address, live: socket.socket | None = None) -> None:
-        """Bind and listen, unless ``live`` has the path already.
+    def __init__(
+        self,
+        address: Address,
+        live: socket.socket | None = None,
+        kept: KeptGroup | None = None,
+    ) -> None:
+        """Bind and listen, unless ``live`` has the path already, or all is ``kept``.
 
         Raises OSError, or ListenerError with the remedy.
         """
-        self.obstacle = _why_only_one(address.path)
         self._address = address
+        if kept:
+            self._resume(kept)
+            return
+        self.obstacle = _why_only_one(address.path)
         if live:
             _hand(address)
         self.live = live or self._open(address.path)
@@ -117,6 +126,29 @@ class Renamed:
         self.inode = None  # once closed, the number may become another file's
         for member in self._members:
             member.close()
+
+    def kept(self) -> KeptGroup:
+        """Return what the master's next image must know."""
+        return KeptGroup(
+            "renamed",
+            Fd(self.live.fileno()),
+            self.obstacle,
+            members=[Fd(member.fileno()) for member in self._members],
+            address=self._address,
+            inode=self.inode,
+            beside=[(Fd(member.fileno()), path) for member, path in self._beside.items()],
+        )
+
+    def _resume(self, kept: KeptGroup) -> None:
+        """Go on with the sockets of an earlier image: nothing is bound, nor changed at the path."""
+        members = {int(fd): socket.socket(fileno=int(fd)) for fd in kept.members}
+        self.obstacle, self.live, self.inode = kept.obstacle, members[kept.live], kept.inode
+        self._members = set(members.values())
+        self._beside = {members[fd]: path for fd, path in kept.beside}
+
+    def find(self, fd: int) -> socket.socket:
+        """Return the member with this descriptor."""
+        return next(member for member in self._members if member.fileno() == fd)
 
     def _check_owner(self) -> None:
         """Raise ListenerError if something is at the path that is not ours."""

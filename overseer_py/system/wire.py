@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from overseer_py.plain import Fd
 from overseer_py.system.loop import IN, OUT, Loop
 
 _MOST_UNREAD = 1 << 18  # bytes that may wait for the other side
+
+
+@dataclass(frozen=True, slots=True)
+class KeptWire:
+    """Our end, for the master's next image, with what is half received and half sent."""
+
+    socket: Fd
+    received: bytes
+    unsent: bytes
 
 
 class Wire:
@@ -34,6 +45,16 @@ class Wire:
     def open(self) -> bool:
         """Whether there still is another side."""
         return self._socket.fileno() >= 0
+
+    def kept(self) -> KeptWire:
+        """Return what the next image must know of it."""
+        return KeptWire(Fd(self._socket.fileno()), self._received, bytes(self._unsent))
+
+    def resume(self, kept: KeptWire) -> None:
+        """Go on with what an earlier image had half received and half sent."""
+        self._received = kept.received
+        self._unsent += kept.unsent
+        self._loop.change(self._socket.fileno(), IN | (OUT if self._unsent else 0))
 
     def send(self, line: bytes) -> None:
         """Send a line as far as the other side reads; end it if it reads nothing."""

@@ -19,7 +19,7 @@ from tests.master import HELLO, PATIENCE, Fact, Master
 from tests.release.watching import limited
 
 DEBOUNCE = 0.05
-QUICK = ["--debounce", f"{DEBOUNCE}s", "--quiet-timeout", "10ms"]
+QUICK = ["--debounce", f"{DEBOUNCE}s"]
 # A worker that is there at once, and gone at once.
 BRISK = ["--ready", "delay:0s", "--", "/bin/sleep", "infinity"]
 GARBAGE = {
@@ -109,7 +109,8 @@ def test_a_change_under_load(tmp_path: Path) -> None:
 def test_how_soon(tmp_path: Path, files: int, capsys: pytest.CaptureFixture[str]) -> None:
     """From the replacing to the new worker: the debounce, and 100 ms at most."""
     app, took = App(tmp_path, files), []
-    with Master(tmp_path, *QUICK, "--watch", str(app.tree), *BRISK) as master:
+    options = [*QUICK, "--quiet-timeout", "10ms"]
+    with Master(tmp_path, *options, "--watch", str(app.tree), *BRISK) as master:
         assert master.ready().saw("watching")["files"] == files + 1
         for number in range(2, 12):
             after, at = master.now(), app.install(f"version {number}")

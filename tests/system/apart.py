@@ -24,6 +24,7 @@ import pytest
 from overseer_py.system import libc, procfs
 from overseer_py.system.launch import Launch
 from overseer_py.system.process import Children, Process
+from overseer_py.system.signals import SERVED
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]  # a quick one: no site, no environment
 _PATIENCE = 100.0  # seconds: less than a test has, so that there is time to tell
@@ -115,6 +116,9 @@ class House:
     """Children that are reaped whenever one has ended, as the master's loop would."""
 
     def __init__(self) -> None:
+        # As in a master: what reaches a child before its exec waits, and is not a handler's of the
+        # test run, which would take it and forget it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SERVED)
         self.children = Children()
         self.ended: dict[int, tuple[str, int]] = {}  # by the order of their start
         self._started = 0
