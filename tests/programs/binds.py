@@ -61,6 +61,8 @@ def answer(listener):
 what, *places = Path("what").read_text().split()
 if what == "never":
     time.sleep(3600)
+while what == "waits" and not os.path.exists("go"):
+    time.sleep(0.01)
 if what == "check":
     opened(places[0]).close()
 listeners = [opened(place) for place in places]
