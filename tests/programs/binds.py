@@ -5,6 +5,7 @@ check PORT           see first whether the port is free, by binding it, then ser
 copy PORT            copy the socket before it is bound (and serve the copy)
 options PORT         set options before it is bound; answer with what an accepted one has
 never                live, and bind nothing
+waits PORT           bind once there is a file "go"
 dies PORT            bind, and exit with status 3
 unheard PORT         bind and listen, and never accept
 """
