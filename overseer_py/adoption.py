@@ -79,15 +79,21 @@ class Adoption:
         except OSError as error:
             raise LaunchError(f"could not be started: {error.strerror}") from error
         self._given[worker] = theirs
-        program = os.path.join(launch.directory, launch.argv[0]) if "/" in launch.argv[0] else ""
-        program = program or shutil.which(launch.argv[0], path=launch.environ.get("PATH")) or ""
-        if seccomp.bars(program, as_another=launch.identity is not None):
-            why = "it runs with PR_SET_NO_NEW_PRIVS, as --adopt needs without CAP_SYS_ADMIN"
-            self._log.warning("privileges-not-gained", program=program, reason=why)
+        if seccomp.is_for_ever(as_another=launch.identity is not None):
+            self._warn_of_privileges(launch)
         bound = self.bound[worker] = Bound(worker, recipe, ours.detach())
         self._watch(bound)
         paths = any(seat.listener.wanted.kind is Kind.UNIX for seat in bound.seats)
         return replace(launch, snare=Snare(theirs.fileno(), paths))
+
+    def _warn_of_privileges(self, launch: Launch) -> None:
+        """Say that a program will not be whom its file makes it: few would guess why."""
+        name = launch.argv[0]
+        path = os.path.join(launch.directory, name) if "/" in name else ""
+        path = path or shutil.which(name, path=launch.environ.get("PATH")) or ""
+        if seccomp.gains(path):
+            why = "it runs with PR_SET_NO_NEW_PRIVS, as --adopt needs without CAP_SYS_ADMIN"
+            self._log.warning("privileges-not-gained", program=path, reason=why)
 
     def begin(self, worker: WorkerId) -> None:
         """Let go of what the worker has now."""

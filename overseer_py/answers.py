@@ -136,14 +136,14 @@ class Answers:
         self, bound: Bound, others: Iterable[Bound], trap: Trap, call: Call, seat: Seat
     ) -> None:
         """Bind the program's own socket, which another in its place would leave behind."""
+        at = seat.listener.address
         if any(seat.name in {*o.listening, *o.admitted.values()} for o in others):
-            why = "so only one worker of a generation can have the address"
-            raise ListenerError(f"{_KNOWN_ALREADY}{why}")
+            raise ListenerError(f"{_KNOWN_ALREADY}so only one worker of a generation can have {at}")
         group, theirs = seat.listener.group, notifier.borrow(call)
         obstacle = bound.recipe.plan.why_shared(seat.listener)
         if obstacle or not isinstance(group, Steered) or theirs is None:
             obstacle = obstacle or "pidfd_getfd(2) is missing or forbidden"
-            raise ListenerError(f"{_KNOWN_ALREADY}it cannot be joined: {obstacle}")
+            raise ListenerError(f"{_KNOWN_ALREADY}it cannot be joined to {at}: {obstacle}")
         if not trap.is_valid(call):
             theirs.close()
             return
@@ -151,7 +151,8 @@ class Answers:
             group.admit(theirs)
         except OSError as error:
             theirs.close()
-            raise ListenerError(f"{_KNOWN_ALREADY}and: {error.strerror}") from error
+            why = f"it cannot be bound to {at}: {error.strerror}"
+            raise ListenerError(f"{_KNOWN_ALREADY}{why}") from error
         bound.admitted[notifier.inode(call)] = seat.name
         trap.answer(call)
         self._say(bound, "bound", seat.listener.address, name=seat.name, how="joined")
@@ -180,7 +181,8 @@ class Answers:
         """Tell the program, as the kernel would, and the log, what could not be done for it."""
         cause = error if isinstance(error, OSError) else error.__cause__
         number = cause.errno if isinstance(cause, OSError) else None
-        self._say(bound, "bind-not-adopted", call.name, reason=str(error))
+        if call.name == "bind":
+            self._log.warning("bind-not-adopted", worker=str(bound.worker), reason=str(error))
         if isinstance(error, ListenerError):
             trap.answer(call, number or errno.EADDRINUSE)
         else:  # it could not be looked at: the kernel knows what to say

@@ -87,11 +87,19 @@ class KeptBound:
 def is_at(seat: Seat, place: Place) -> bool:
     """Whether a bind names the very address of a socket."""
     if seat.listener.wanted.kind is Kind.UNIX:
-        directory, name = os.path.split(seat.listener.wanted.path)
-        path = os.path.join(os.path.realpath(directory), name)
-        return place.family == socket.AF_UNIX and place.host == path
+        return place.family == socket.AF_UNIX and is_same(place.host, seat.listener.wanted.path)
     name = seat.socket.getsockname()
     return place.family != socket.AF_UNIX and name[:2] == (plain(place.host), place.port)
+
+
+def is_same(path: str, other: str) -> bool:
+    """Whether two paths are the same, links on the way followed.
+
+    That only if they end alike: to look a path up may take long, and this is asked for each one
+    that the program removes.
+    """
+    (directory, name), (other_directory, other_name) = os.path.split(path), os.path.split(other)
+    return name == other_name and os.path.realpath(directory) == os.path.realpath(other_directory)
 
 
 def _is_part_of(seat: Seat, place: Place) -> bool:

@@ -204,7 +204,7 @@ class Plans:
     def learn(self, generation: int, address: Address) -> Seat:
         """Take in what a program of this generation binds; raise ListenerError.
 
-        The generations after it must bind it, too.
+        The generations after it must bind it, too; one that has begun need not.
         """
         before = self._begun[generation]
         taken = {listener.name for listener in before.listeners}
@@ -212,7 +212,7 @@ class Plans:
         address = replace(address, name=next(name for name in names if name not in taken))
         seat = self._sockets.learn(generation, address, shared=bool(before.why_all_are_shared))
         self._begun[generation] = after = before.learning(seat.listener)
-        if self.plan is before:
+        if self.plan is before and generation == max(self._begun):
             self.plan = after
         return seat
 

@@ -130,6 +130,8 @@ class Sockets:
             self._open.append(listener)
         seat = self._take(generation, listener, own=not (shared or listener.obstacle))
         self._seats[generation].append(seat)
+        if generation == self._current:  # an older one may have had it first
+            listener.group.cut_over(seat.socket)
         self._keep()
         return seat
 

@@ -7,18 +7,25 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from overseer_py import advice
 from overseer_py.address import Address, Kind, is_loose
+from overseer_py.bound import Bound, is_same
 from overseer_py.config import Config, Sources
+from overseer_py.core.messages import WorkerId
 from overseer_py.errors import ConfigError
 from overseer_py.listening import Listening, own_rule
+from overseer_py.recipe import Recipe
 from overseer_py.system import options
+from overseer_py.system.group import Shared
 from overseer_py.system.listeners import Listener, Seat, open_listener
+from overseer_py.system.notifier import Place
 from overseer_py.system.process import Process
 from overseer_py.watches import Notify, Rule
 
@@ -183,6 +190,46 @@ def test_news_after_the_end(watched: Watched) -> None:
     watched.rule.stop()
     watched.listen()
     assert watched.ready == 0
+
+
+# -- where it binds -------------------------------------------------------------------------------
+
+
+def test_paths_are_the_same(tmp_path: Path) -> None:
+    """Whatever links lead there; another name is another path, whatever it is linked to."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    real = str(tmp_path / "real" / "app.sock")
+    assert is_same(str(tmp_path / "link" / "app.sock"), real)
+    assert is_same(str(tmp_path / "link" / ".." / "real" / "app.sock"), real)
+    assert not is_same(str(tmp_path / "real" / "other.sock"), real)
+    assert not is_same(str(tmp_path / "app.sock"), real)
+
+
+@pytest.mark.parametrize(
+    ("place", "there"),
+    [
+        (Place(socket.AF_INET, "127.0.0.1", 1), True),
+        (Place(socket.AF_INET, "0.0.0.0", 1), True),
+        (Place(socket.AF_INET6, "::", 1), True),
+        (Place(socket.AF_INET6, "::ffff:127.0.0.1", 1), True),
+        (Place(socket.AF_INET6, "::1", 1), False),
+        (Place(socket.AF_INET, "127.0.0.2", 1), False),
+        (Place(socket.AF_INET, "127.0.0.1", 2), False),
+        (Place(socket.AF_UNIX, "127.0.0.1", 1), False),
+    ],
+)
+def test_what_a_bind_means(place: Place, there: bool) -> None:
+    """The very address, or every one of which it is a part; at the same port."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        address = Address("web", Kind.TCP, "127.0.0.1", port, adopted=True)
+        seat = Seat(Listener("web", address, Shared(sock, "")), sock)
+        recipe = cast("Recipe", SimpleNamespace(seats=[seat]))
+        bound = Bound(WorkerId(1, 0, 1), recipe, -1)
+        meant = replace(place, port=port if place.port == 1 else port - 1)
+        assert (bound.seat_at(meant) is seat) == there
 
 
 # -- what its socket had --------------------------------------------------------------------------

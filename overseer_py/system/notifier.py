@@ -146,10 +146,9 @@ def _process(thread: int) -> int:
 
 
 def _whole(thread: int, start: str, path: str) -> str:
-    """Return a path from the root, as the caller means it; links in it are followed."""
+    """Return a path from the root, as the caller means it; nothing of it is looked up."""
     begins = "" if path.startswith("/") else os.readlink(f"/proc/{thread}/{start}")
-    directory, name = os.path.split(os.path.join(begins, path))
-    return os.path.join(os.path.realpath(directory), name)
+    return os.path.join(begins, path)
 
 
 def _link(call: Call) -> str:

@@ -160,10 +160,13 @@ def install(*, paths: bool = False) -> int:
                 raise
 
 
-def bars(path: str, *, as_another: bool) -> bool:
-    """Whether a program would gain privileges by its file, and does not: PR_SET_NO_NEW_PRIVS."""
-    if _CAP_SYS_ADMIN in procfs.capabilities() and not as_another:
-        return False
+def is_for_ever(*, as_another: bool) -> bool:
+    """Whether ``install`` means PR_SET_NO_NEW_PRIVS: nobody below gains a privilege by exec."""
+    return as_another or _CAP_SYS_ADMIN not in procfs.capabilities()
+
+
+def gains(path: str) -> bool:
+    """Whether a program gains privileges by its file, where it may (execve(2))."""
     with suppress(OSError):
         if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
             return True

@@ -172,15 +172,16 @@ def test_a_call_that_has_gone_before_it_was_read() -> None:
 
 
 def test_who_would_gain_privileges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setuid program gains nothing without CAP_SYS_ADMIN; another one has nothing to gain."""
+    """A setuid program, by its file; and nobody, without CAP_SYS_ADMIN."""
     plain, setuid = tmp_path / "plain", tmp_path / "setuid"
     for path, mode in ((plain, 0o755), (setuid, 0o4755)):
         path.touch()
         path.chmod(mode)
+    assert seccomp.gains(str(setuid))
+    assert not seccomp.gains(str(plain))
+    assert not seccomp.gains(str(tmp_path / "nothing"))
     monkeypatch.setattr("overseer_py.system.procfs.capabilities", set)
-    assert seccomp.bars(str(setuid), as_another=False)
-    assert not seccomp.bars(str(plain), as_another=False)
-    assert not seccomp.bars(str(tmp_path / "nothing"), as_another=False)
+    assert seccomp.is_for_ever(as_another=False)
     monkeypatch.setattr("overseer_py.system.procfs.capabilities", lambda: {21})
-    assert not seccomp.bars(str(setuid), as_another=False)
-    assert seccomp.bars(str(setuid), as_another=True)
+    assert not seccomp.is_for_ever(as_another=False)
+    assert seccomp.is_for_ever(as_another=True)
