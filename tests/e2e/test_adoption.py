@@ -113,6 +113,7 @@ def test_a_port_that_is_gone_is_missed(tmp_path: Path) -> None:
         master.send(signal.SIGUSR2)
         master.saw("rollout-rolled-back")
         assert f"port-{two}" in master.saw("worker-late")["hint"]
+        master.saw("generation-gone", generation=2)
         fetch(two)
         check_stop(master)
 
