@@ -30,9 +30,9 @@ from overseer_py.settings import Settings
 from overseer_py.system import procfs
 from overseer_py.system.guard import Guard
 from overseer_py.system.launch import Launch
-from overseer_py.system.loop import Loop
+from overseer_py.system.loop import IN, Loop
 from overseer_py.system.notify import Message, microseconds
-from overseer_py.system.process import Children
+from overseer_py.system.process import Children, Process
 from overseer_py.trials import Surroundings, Trial
 from overseer_py.watches import KeptRule, Rule
 from overseer_py.words import Words
@@ -97,6 +97,8 @@ class Crew:
     def _take_up(self, kept: KeptMember, recipe: Recipe, *, watched: bool) -> None:
         worker, now = kept.worker, time.monotonic()
         process = self._children.take_up(kept.process, self._on_exit(worker))
+        if not self._children.is_ours(process):
+            self._loop.watch(process.pidfd, IN, lambda _: self._bury(process))
         output = self._open_output(worker, recipe.plan.settings, kept.output)
         launch = self._launch(worker, recipe, output)
         rule = self._rule(worker, recipe, launch, kept.rule)
@@ -109,6 +111,10 @@ class Crew:
         else:
             rule.stop()
             member.rule = own_rule(rule)
+
+    def _bury(self, process: Process) -> None:
+        self._loop.forget(process.pidfd)
+        self._children.bury(process)
 
     # -- what the fleet orders ---------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Who decides is the fleet; who lets things happen, in which order, is the supervi
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -36,21 +37,23 @@ from overseer_py.promises import Promises
 from overseer_py.record import Record
 from overseer_py.retirement import Retirement
 from overseer_py.settings import Settings
-from overseer_py.snapshot import FORMAT, KeptClaim, Snapshot
+from overseer_py.snapshot import FORMAT, KeptClaim, Snapshot, encode
 from overseer_py.sockets import Sockets
 from overseer_py.status import Service
+from overseer_py.system import procfs
 from overseer_py.system.fdstore import FdStore
-from overseer_py.system.guard import Guard
+from overseer_py.system.guard import Guard, Will
 from overseer_py.system.listeners import Listener
 from overseer_py.system.loop import Loop
 from overseer_py.system.notify import Inbox, ServiceManager
 from overseer_py.system.outlet import Outlet
-from overseer_py.system.process import Children
+from overseer_py.system.process import Children, kill_all
 from overseer_py.system.signals import SignalQueue
 from overseer_py.updates import Updates
 from overseer_py.upgrade import Upgrade
 
 _KEPT = 1 << 19  # bytes of the last events, and of the last captured lines
+HEIR = 60.0  # seconds that the workers of a dead master wait for another one
 _LAST_WORDS = 1.0  # seconds that a slow reader of the log has at the end
 
 
@@ -131,13 +134,26 @@ class House:
         """Have a guard, and a control socket if there is a name to be known by."""
         self.claim = claim
         lock = claim.fd if claim else None
-        self.guard = Guard(self.children, lock, kept.guard if kept else None)
+        self.guard = Guard(self.children, lock, self._will(), kept.guard if kept else None)
         self.crew.watch_over(self.guard, self.inbox.address)
         if claim:
             known, methods = kept.control if kept else None, self._methods.table()
             self.control = Control(claim.control, self.loop, self.log, methods, known)
 
     # -- across images ---------------------------------------------------------------------
+
+    def _will(self) -> Will | None:
+        """Return what is to become of the workers when this master dies a sudden death."""
+        settings = self.plans.plan.settings
+        if settings.orphans == "drain" or self.claim is None:
+            return None
+        return Will(str(self.claim.control), HEIR, settings.drains_at)
+
+    def deposit(self) -> None:
+        """Leave with the guard what the next master needs if this one dies now."""
+        if self.guard and self.guard.custody:
+            document, fds = encode(self.kept().bequeathed())
+            self.guard.custody.deposit(document, fds)
 
     def kept(self) -> Snapshot:
         """Return the state of the moment, between two events."""
@@ -146,6 +162,7 @@ class House:
         return Snapshot(
             format=FORMAT,
             version=__version__,
+            pid=os.getpid(),
             at=time.monotonic(),
             start_directory=self.start_directory,
             limit=self.children.limit,
@@ -193,6 +210,32 @@ class House:
         """Go on where the earlier image has stopped: this is no rehearsal."""
         self.outlet.resume(kept.outlet)
         self.upgrade.performed(kept, self._request)
+        self._watch_again()
+
+    def adopt(self, kept: Snapshot) -> None:
+        """Go on where another master has died."""
+        workers = [str(worker) for worker in self.crew.members]
+        self.log.info("workers-adopted", version=kept.version, workers=workers)
+        for member in self.crew.members.values():
+            if self.guard:
+                self.guard.worker(member.process.pid)
+        self._end_unknown(kept.pid)
+        self.updates.begin_anew()
+        self.systemd.say_ready()
+        self._watch_again()
+
+    def _end_unknown(self, master: int) -> None:
+        """Kill what a dead master had started and had no time left to leave to anybody."""
+        processes = [member.process for member in self.crew.members.values()]
+        known = set(procfs.tree(process.pid for process in processes))
+        its = [
+            pid for pid in procfs.pids() if procfs.has_variable(pid, "OVERSEER_PID", str(master))
+        ]
+        for pid in set(its) - known:
+            if not any(process.owns(pid) for process in processes):
+                kill_all(procfs.tree([pid]))
+
+    def _watch_again(self) -> None:
         now = time.monotonic()
         for worker in self.fleet.roster.workers():
             if worker.state is WorkerState.QUIETING:

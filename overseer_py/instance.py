@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overseer_py.errors import ConfigError, NameTakenError
-from overseer_py.system import procfs
+from overseer_py.settings import Settings
+from overseer_py.system import custody, procfs
 
 _PATIENCE = 10.0  # seconds to wait for the guard of a master that was killed
 
@@ -56,7 +57,7 @@ def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
     if control == "none":
         return None
     try:
-        path = Path(control) if control else runtime_directory(environ) / f"{name}.sock"
+        path = _place(name, control, environ)
         return _lock(path.with_name(f"{path.stem}.lock"), name, path)
     except OSError as error:
         where = error.filename or control
@@ -64,6 +65,29 @@ def claim(name: str, control: str, environ: Mapping[str, str]) -> Claim | None:
         raise ConfigError(f"control: {where}: {reason}; give --control PATH, or none") from error
     except ValueError as error:
         raise ConfigError(f"control: {control}: not a path to a file") from error
+
+
+def left_behind(settings: Settings, environ: Mapping[str, str]) -> bytes | None:
+    """Return the state that a dead master of this name has left, to be gone on with.
+
+    If that is not wanted, what is left of it ends.
+    """
+    if settings.control == "none":
+        if settings.orphans == "adopt":
+            raise ConfigError("orphans: adopt needs a name to be found by; drop --control none")
+        return None
+    try:
+        path = str(_place(settings.name, settings.control, environ))
+    except OSError:  # which whoever takes the name will say
+        return None
+    if settings.orphans == "adopt":
+        return custody.inherit(path)
+    custody.disinherit(path)
+    return None
+
+
+def _place(name: str, control: str, environ: Mapping[str, str]) -> Path:
+    return Path(control) if control else runtime_directory(environ) / f"{name}.sock"
 
 
 def _lock(path: Path, name: str, control: Path) -> Claim:

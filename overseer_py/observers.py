@@ -107,6 +107,11 @@ class SystemdObserver:
         if report.name in _ROLLOUT_ENDS and self._is_settled():
             self._manager.tell(READY=1)
 
+    def say_ready(self) -> None:
+        """Say what an earlier master had said, if it had: systemd waits for it anew."""
+        if self._is_settled():
+            self._manager.tell(READY=1)
+
     def _is_settled(self) -> bool:
         """Whether a reload has ended, with no other one behind it, and the service serves."""
         fleet = self._fleet

@@ -33,6 +33,7 @@ FIXED = (
     "log_level",
     "restart_signal",
     "fdstore",
+    "orphans",
 )
 
 

@@ -118,7 +118,7 @@ class Recipe:
             environ={**self.resolved.environ, **mark(worker), **own, **environ},
             directory=self.directory,
             fds=[seat.fd for seat in self.inherited],
-            death_signal=settings.drains_at,
+            death_signal=settings.drains_at if settings.orphans == "drain" else 0,
             umask=settings.umask,
             identity=self.resolved.identity,
         )

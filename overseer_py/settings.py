@@ -223,6 +223,13 @@ class Settings:
         "or after a crash, connections wait for the next one.",
         flag=True,
     )
+    orphans: str = option.opt(
+        "drain",
+        "What becomes of the workers when the master dies a sudden death: drain them, or adopt: "
+        "they serve on, and the next master of this name takes them over.",
+        option.one_of("drain", "adopt"),
+        metavar="drain|adopt",
+    )
     self_upgrade: bool = option.opt(
         False,
         "The master becomes the new version of overseer when another one is installed.",

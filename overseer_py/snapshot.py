@@ -7,7 +7,7 @@ over.  Whatever cannot be read so needs a new FORMAT, and code here that knows b
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from overseer_py import __version__
@@ -20,6 +20,7 @@ from overseer_py.errors import OverseerError
 from overseer_py.holdings import KeptSockets
 from overseer_py.instance import Claim
 from overseer_py.ledger import KeptLedger
+from overseer_py.link import KeptLink
 from overseer_py.plain import Fd, descriptors, from_plain, to_plain
 from overseer_py.plans import KeptPlans
 from overseer_py.promises import KeptPromises
@@ -51,6 +52,7 @@ class Snapshot:
 
     format: int
     version: str  # of who wrote it
+    pid: int
     at: float  # CLOCK_MONOTONIC
     start_directory: str
     limit: tuple[int, int]  # RLIMIT_NOFILE as the service has it
@@ -61,7 +63,7 @@ class Snapshot:
     store: KeptStore
     sockets: KeptSockets
     plans: KeptPlans
-    guard: KeptGuard
+    guard: KeptGuard | None
     crew: KeptCrew
     control: KeptControl | None
     ledger: KeptLedger
@@ -73,6 +75,28 @@ class Snapshot:
     strangers: list[int]
     upgrade: list[KeptRequest]  # who waits for the upgrade itself
     bound: list[KeptBound] = field(default_factory=list)  # those who bind for themselves
+
+    def inherited(self, claim: Claim) -> Snapshot:
+        """Return it for a master that has the name now."""
+        mine = KeptClaim(str(claim.path), Fd(claim.fd), str(claim.control))
+        return replace(self, claim=mine)
+
+    def bequeathed(self) -> Snapshot:
+        """Return what is left for another master: no name, no clients, no processes but workers."""
+        nothing = KeptRecord([], [])
+        link = KeptLink(None, dismissed=False, wire=None, begun=0.0)
+        return replace(
+            self,
+            claim=None,
+            outlet=KeptOutlet(0, []),
+            guard=None,
+            control=None,
+            events=nothing,
+            lines=nothing,
+            promises=replace(self.promises, open=[]),
+            updates=replace(self.updates, link=link, asks={}),
+            upgrade=[],
+        )
 
 
 def encode(snapshot: Snapshot) -> tuple[bytes, list[Fd]]:

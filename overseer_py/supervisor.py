@@ -53,6 +53,7 @@ class Supervisor:
         """``kept``: go on where an earlier image of this master has stopped; see ``resume``."""
         self._events: deque[Event] = deque()
         self._status: int | None = None
+        self._changed = True  # what the next master must know, should this one die now
         self._epitaph = ""  # why the master ends, if not because it was asked to
         asks = Asks(self.post, self.perform, self._mend)
         self._house = House(sources, settings, start_directory, asks, kept)
@@ -84,6 +85,14 @@ class Supervisor:
     def go_on(self, kept: Snapshot) -> None:
         """Go on where the earlier image has stopped."""
         self._house.go_on(kept)
+
+    def adopt(self, kept: Snapshot, config: Config) -> None:
+        """Go on where another master has died; roll out if the configuration is another one."""
+        house = self._house
+        house.adopt(kept)
+        house.guard.listeners(house.sockets.own_inodes()) if house.guard else None
+        if config.settings != house.plans.plan.settings:
+            house.commands.reload()
 
     def run(self) -> int:
         """Run the service until it has ended; return the exit status."""
@@ -129,6 +138,9 @@ class Supervisor:
         while self._events:
             self._protect(partial(self._handle, self._events.popleft(), now))
         self._protect(lambda: self._house.systemd.tick(now))
+        if self._changed:
+            self._changed = False
+            self._protect(self._house.deposit)
         if self._house.upgrade.ready and self._status is None:
             self._protect(self._house.upgrade.perform)
 
@@ -136,6 +148,7 @@ class Supervisor:
         self._house.promises.heard(event)
         for action in self._house.fleet.handle(event, now):
             self._protect(partial(self.perform, action))
+        self._changed = True
 
     def _timeout(self, now: float) -> float | None:
         looks = (

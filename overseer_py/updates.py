@@ -163,6 +163,10 @@ class Updates:
         self._link.resume(kept.link)
         self._asks = {number: request_of(each) for number, each in kept.asks.items()}
 
+    def begin_anew(self) -> None:
+        """Start an updater of our own: the one that another master had has died with it."""
+        self._memo.again_at = time.monotonic() if self._memo.wanted else None
+
     @property
     def standing(self) -> Standing | None:
         """Which releases there are; None before it is known."""

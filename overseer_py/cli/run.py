@@ -68,16 +68,24 @@ def begin(sources: Sources) -> int:
     for warning in config.warnings:
         click.echo(f"overseer: warning: {warning}", err=True)
     directory = logical_directory(sources.environ)
+    left = instance.left_behind(settings, sources.environ)
     claim = instance.claim(settings.name, settings.control, sources.environ)
     pid_file = ""
     try:
-        supervisor = Supervisor(sources, settings, directory)
+        kept = snapshot.decode(left).inherited(claim) if left and claim else None
+        supervisor = Supervisor(sources, settings, directory, kept)
         try:
-            supervisor.open(config)
+            if kept:
+                supervisor.resume(kept)
+            else:
+                supervisor.open(config)
             if settings.pid_file:
                 instance.write_pid_file(settings.pid_file)
                 pid_file = settings.pid_file
-            supervisor.start(claim)
+            if kept:
+                supervisor.adopt(kept, config)
+            else:
+                supervisor.start(claim)
             return supervisor.run()
         finally:
             supervisor.close()

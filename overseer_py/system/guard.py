@@ -5,6 +5,9 @@ what called setsid(2) and lost its parent.  So the master forks a guard, which b
 wakes up when that closes.  It gives the workers a second, then kills, by turns until nobody is
 left: the workers' groups and descendants, whoever was started with the master's pid in
 OVERSEER_PID, and whoever holds a listener that the master had made.
+
+With ``--orphans adopt`` there is no such signal.  The guard waits for a master that takes the
+workers over (custody.py), and does all that only if none comes.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import NoReturn
 from overseer_py.errors import LaunchError
 from overseer_py.plain import Fd
 from overseer_py.system import libc, procfs
+from overseer_py.system.custody import Custody, Deposit, address_of
 from overseer_py.system.process import Children, KeptProcess, Process
 
 GRACE = 1.0  # seconds for the workers to end by themselves
@@ -37,13 +41,34 @@ class KeptGuard:
     write_end: Fd
     workers: list[int]
     listeners: list[int]
+    custody: Fd = Fd(-1)  # noqa: RUF009 - a number
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What is to become of the workers of a dead master."""
+
+    name: str  # by which an heir knows the instance
+    patience: float  # seconds to wait for one
+    farewell: int  # the signal that the workers get if none comes
+
+
+Heritage = tuple[Will, int]  # and the guard's end of the custody
 
 
 class Guard:
     """The master's side: keeps a guard alive, and tells it what it must know in the worst case."""
 
-    def __init__(self, children: Children, lock: int | None, kept: KeptGuard | None = None) -> None:
+    def __init__(
+        self,
+        children: Children,
+        lock: int | None,
+        will: Will | None = None,
+        kept: KeptGuard | None = None,
+    ) -> None:
         """``lock`` is held by the guard, too: the name is free when both are gone."""
+        self.custody: Custody | None = None  # with a will
+        self._will = will
         self._children = children
         self._keep = [] if lock is None else [lock]
         self._workers: set[int] = set()
@@ -60,7 +85,8 @@ class Guard:
         """Return what the master's next image must know."""
         process = self._process.kept() if self._process else None
         known = sorted(self._workers), sorted(self._listeners)
-        return KeptGuard(process, Fd(self._write_end), *known)
+        custody = Fd(self.custody.fd if self.custody else -1)
+        return KeptGuard(process, Fd(self._write_end), *known, custody)
 
     def worker(self, pid: int) -> None:
         """Tell of a new worker."""
@@ -90,14 +116,17 @@ class Guard:
     def _start(self) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(write_end, False)
+        self.custody = Custody() if self._will else None
         try:
-            run = partial(watch, read_end, os.getpid(), self._keep)
+            run = partial(watch, read_end, os.getpid(), self._keep, self._heritage())
             self._process = self._children.fork(run, {}, self._on_exit)
         except LaunchError:
             os.close(write_end)
             raise
         finally:
             os.close(read_end)
+            if self.custody:
+                self.custody.handed_over()
         self._write_end = write_end
         for pid in self._workers:
             self._say(f"worker {pid}")
@@ -109,10 +138,17 @@ class Guard:
         if kept.process:
             self._process = self._children.take_up(kept.process, self._on_exit)
             self._write_end = int(kept.write_end)
+            self.custody = Custody(int(kept.custody)) if kept.custody >= 0 else None
+
+    def _heritage(self) -> Heritage | None:
+        return (self._will, self.custody.hand_over()) if self._will and self.custody else None
 
     def _on_exit(self, _how: str, _status: int) -> None:
         """Replace a guard that somebody has killed."""
         os.close(self._write_end)
+        if self.custody:
+            self.custody.close()
+            self.custody = None
         self._process = None
         self._write_end = -1  # another's number soon, should the next one not start
         if not self._closing:
@@ -128,26 +164,44 @@ class Guard:
             os.write(self._write_end, f"{line}\n".encode())
 
 
-def watch(pipe: int, master: int, keep: Iterable[int], _report_fd: int) -> NoReturn:
+def watch(
+    pipe: int, master: int, keep: Iterable[int], heritage: Heritage | None, _report_fd: int
+) -> NoReturn:
     """Be the guard of this master: wait for its end, then clean up.  Runs in a child.
 
     ``keep`` are descriptors to hold until the end: the lock on the instance's name.
     """
     try:
         libc.set_name("overseer-guard")
-        procfs.close_others({0, 1, 2, pipe, *keep})
-        workers, inodes = _listen(pipe)
+        deposit = Deposit(heritage[1], address_of(heritage[0].name)) if heritage else None
+        procfs.close_others({0, 1, 2, pipe, *keep, *(deposit.fds if deposit else ())})
+        workers, inodes = _listen(pipe, deposit)
+        if deposit and heritage:
+            will = heritage[0]
+            if deposit.wait(will.patience, workers.values()):
+                os._exit(0)  # they are another's now
+            for pidfd in workers.values():
+                with suppress(OSError):
+                    signal.pidfd_send_signal(pidfd, will.farewell)
         _clean_up(master, workers, inodes)
     finally:
         os._exit(0)
 
 
-def _listen(pipe: int) -> tuple[dict[int, int], set[int]]:
+def _listen(pipe: int, deposit: Deposit | None) -> tuple[dict[int, int], set[int]]:
     """Return the workers (pid to pidfd) and the listeners that there were when the pipe closed."""
     workers: dict[int, int] = {}
     inodes: set[int] = set()
     rest = b""
-    while data := os.read(pipe, _LINE):
+    sources: list[int | Deposit] = [pipe, deposit] if deposit else [pipe]
+    while True:
+        ready, _, _ = select.select(sources, [], [])
+        if deposit in ready and deposit and not deposit.hear():
+            sources = [pipe]
+        if pipe not in ready:
+            continue
+        if not (data := os.read(pipe, _LINE)):
+            break
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             what, number = line.split()

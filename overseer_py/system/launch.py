@@ -49,7 +49,7 @@ class Launch:
     fds: Sequence[int] = ()  # become 3, 4, …
     stdout: int = 1
     stderr: int = 2
-    death_signal: signal.Signals = signal.SIGTERM  # sent to it when the master dies in any way
+    death_signal: int = signal.SIGTERM  # sent to it when the master dies in any way; 0 for none
     umask: int | None = None
     identity: Identity | None = None
     stand_in: StandIn | None = None  # between it and the master, if it signals its parent

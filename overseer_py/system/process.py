@@ -65,6 +65,11 @@ class Process:
         self.told: set[int] = set()
         self._report_fd = report_fd
 
+    @property
+    def pidfd(self) -> int:
+        """Readable once the main process has ended; -1 when that is known."""
+        return -1 if self.ended else self._pidfd
+
     def kept(self) -> KeptProcess:
         """Return what the next image must know of it."""
         pidfd, report = (-1, -1) if self.ended else (self._pidfd, self._report_fd)
@@ -105,6 +110,12 @@ class Process:
         if not self.mark or group == self.pid:
             return group == self.pid
         return all(procfs.has_variable(stray, *variable) for variable in self.mark.items())
+
+    def mourn(self) -> None:
+        """Note that the main process has ended, which was somebody else's child."""
+        os.close(self._report_fd)
+        os.close(self._pidfd)
+        self.ended = "ended (how is not known: it was another master's)", 1
 
     def reap(self) -> None:
         """Collect the exit status of the main process, which has ended."""
@@ -164,6 +175,15 @@ class Children:
         """Go on with a process that an image before this one has started."""
         process = self._processes[kept.pid] = Process.resumed(kept, on_exit)
         return process
+
+    def is_ours(self, process: Process) -> bool:
+        """Whether a process is a child of this one; one of a dead master's is another's."""
+        return process.ended is not None or procfs.parent(process.pid) == os.getpid()
+
+    def bury(self, process: Process) -> None:
+        """Take note of the end of a process that is not our child: its status is not known."""
+        process.mourn()
+        self._dismiss(process)
 
     def by_group(self, pid: int) -> Process | None:
         """Return the process whose group the given pid is in."""

@@ -24,6 +24,12 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def parent(pid: int) -> int:
+    """Return the pid of the parent; 0 if the process is gone."""
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
 def tree(roots: Iterable[int]) -> list[int]:
     """Return the roots and all their descendants, parents first."""
     found: dict[int, None] = {}

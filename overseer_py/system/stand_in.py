@@ -36,7 +36,7 @@ class StandIn:
     meanings: Mapping[signal.Signals, bool]  # of the program's signals; True: it is ready
 
 
-def part(stand_in: StandIn, pipe: int, master: int, drain: signal.Signals) -> int:
+def part(stand_in: StandIn, pipe: int, master: int, drain: int) -> int:
     """Fork: return in the child, with its parent's pid; the parent becomes its stand-in.
 
     The caller is about to become the program, and has its descriptors and its user already.
@@ -53,9 +53,7 @@ def part(stand_in: StandIn, pipe: int, master: int, drain: signal.Signals) -> in
 
 
 class _Parent:
-    def __init__(
-        self, program: int, stand_in: StandIn, pipe: int, master: int, drain: signal.Signals
-    ) -> None:
+    def __init__(self, program: int, stand_in: StandIn, pipe: int, master: int, drain: int) -> None:
         self._program, self._master = program, master
         self._meanings, self._pipe, self._drain = stand_in.meanings, pipe, drain
 
