@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from overseer_py.system.sockdiag import State, at_port
 from tests.e2e.commands import document
 from tests.e2e.handovers import (
     CLIENTS,
@@ -227,6 +228,18 @@ def test_what_was_set_before_the_bind_holds(tmp_path: Path) -> None:
     with adopting(tmp_path, f"options {port}", "--adopt", f"127.0.0.1:{port}") as master:
         master.ready()
         assert fetch(port).split() == ["1", "4321", "False"]
+
+
+def test_the_backlog_is_the_masters(tmp_path: Path) -> None:
+    """A program that asks for a short queue gets a long one: the kernel's own limit is enough."""
+    port = free_port()
+    place = f"127.0.0.1:{port}?backlog=77"
+    with adopting(tmp_path, f"listen {port}", "--adopt", place) as master:
+        master.ready()
+        fetch(port)
+        states = [State.LISTEN]
+        (listener,) = at_port(socket.AF_INET, socket.IPPROTO_TCP, port, states)
+        assert listener.unsent == 77  # of a listener: how many may wait
 
 
 @pytest.mark.parametrize("relative", [False, True])

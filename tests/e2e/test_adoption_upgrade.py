@@ -10,9 +10,10 @@ import pytest
 
 from tests.e2e.handovers import CLIENTS, check_stop, hand_over
 from tests.e2e.test_adoption import BINDS, adopting, version
+from tests.e2e.test_death import ended
 from tests.e2e.test_upgrade import kinds, upgrade
 from tests.load import Load, Place, free_port
-from tests.master import Master
+from tests.master import PATIENCE, Master
 
 
 @pytest.mark.parametrize("adopt", ["auto", "unix:{path}"])
@@ -83,3 +84,28 @@ def test_a_crash_afterwards(tmp_path: Path) -> None:
             load.more()
         assert load.failures == []
         check_stop(master)
+
+
+def test_after_the_sudden_death_of_the_master(tmp_path: Path) -> None:
+    """The next master answers for the workers that the first one has left."""
+    port = free_port()
+    options = "--name", f"app-{port}", "--adopt", f"127.0.0.1:{port}", "--orphans", "adopt"
+    with adopting(tmp_path, f"listen {port}", *options) as first:
+        first.ready()
+        (worker,) = first.workers()
+        with Load(port, CLIENTS) as load:
+            load.more()
+            os.kill(first.pid, signal.SIGKILL)
+            first.process.wait()
+            load.more()
+            with adopting(tmp_path, f"listen {port}", *options) as second:
+                second.saw("workers-adopted")
+                load.more()
+                second.send(signal.SIGUSR2)
+                second.saw("bound", worker="2/0#1")
+                second.saw("generation-gone", generation=1)
+                load.more()
+                failures = load.failures
+                assert ended([worker], PATIENCE)
+                assert second.stop() == 0
+    assert failures == []
