@@ -106,6 +106,17 @@ class Adoption:
         if bound := self.bound.get(worker):
             self._forget(bound)
 
+    def gone(self, generation: int) -> None:
+        """Say whose processes live on, though the generation has gone.
+
+        Nothing else shows one that has left its parent, its session and its variables.
+        """
+        there = [b for b in self.bound.values() if b.worker.generation == generation]
+        for bound in there:
+            if bound.trap >= 0 and not Trap(bound.trap).is_over():
+                why = "a process that it has started lives on, unknown to the master"
+                self._log.warning("process-left", worker=str(bound.worker), reason=why)
+
     def missing(self, worker: WorkerId) -> list[str]:
         """Return where a worker does not listen yet, and must."""
         bound = self.bound.get(worker)

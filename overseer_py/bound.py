@@ -37,7 +37,7 @@ class Bound:
     @property
     def seats(self) -> list[Seat]:
         """What the generation has of the listeners that it binds for itself."""
-        return [seat for seat in self.recipe.seats if seat.adopted]
+        return [seat for seat in self.recipe.seats if seat.adopted and seat.fd >= 0]
 
     def seat_at(self, place: Place) -> Seat | None:
         """Return the generation's socket that a bind(2) means; None if it is none of ours."""

@@ -261,6 +261,7 @@ class Crew:
 
     def forget(self, generation: int) -> None:
         """Drop what was kept of the workers of a generation that is gone."""
+        self.adoption.gone(generation)
         for key in [key for key in self.last_words if key[0] == generation]:
             del self.last_words[key]
 
@@ -287,7 +288,7 @@ class Crew:
 
         settings = recipe.plan.settings
         around = Surroundings(self._loop, self._children, recipe.seats, launch, say)
-        tells = dialects.says_ready(settings.inherit)
+        tells = dialects.says_ready(settings.inherit) and not settings.adopt
         pipe = kept.pipe if kept else None
         make = partial(rule_for, settings.ready, around=around, tells=tells, pipe=pipe)
         return self._listening(worker, settings, ready, make) if settings.adopt else make(ready)

@@ -207,7 +207,9 @@ class Plans:
 
         The generations after it must bind it, too; one that has begun need not.
         """
-        before = self._begun[generation]
+        before = self._begun.get(generation)
+        if before is None:
+            raise ListenerError(f"listen {address}: generation {generation} has gone")
         taken = {listener.name for listener in before.listeners}
         names = (f"{address.name}-{n}" if n else address.name for n in count())
         address = replace(address, name=next(name for name in names if name not in taken))

@@ -170,14 +170,23 @@ class Accept(Rule):
         names = traffic.missing(self._pid, inherited) if inherited else []
         if self._pause == self._LONGEST:
             names = [name for name in names if not self._is_visited(name)]
-        # It listens there for itself, so that a visit finds somebody.
-        names += [o.name for o in self._seats if o.adopted and not self._is_visited(o.name)]
+        names += self._unvisited()
         if not names:
             self.on_ready()
             return
         self.hint = traffic.unserved(names)
         if any(procfs.is_hidden(pid) for pid in procfs.tree([self._pid])):
             self.hint += "; its descriptors are hidden: give CAP_SYS_PTRACE, or another --ready"
+
+    def _unvisited(self) -> list[str]:
+        """Return where the worker listens for itself, and accepts nothing.
+
+        One that ends each connection at once never has one; that it waits must do then.
+        """
+        found = {o.name: o for o in self._seats if o.adopted and not self._is_visited(o.name)}
+        if not found or self._pause < self._LONGEST:
+            return list(found)
+        return traffic.missing(self._pid, {name: seat.socket for name, seat in found.items()})
 
     def _is_visited(self, name: str) -> bool:
         """Whether the worker has accepted a connection of ours; open one if there is none."""

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import platform
+import select
 import stat
 import struct
 from contextlib import suppress
@@ -94,6 +95,12 @@ class Trap:
         except OSError:
             return False
         return True
+
+    def is_over(self) -> bool:
+        """Whether the last process that could call has gone: the whole tree has ended."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def answer(self, call: Call, error: int = 0) -> None:
         """Let the call return 0, or fail with this errno."""

@@ -19,7 +19,7 @@ from tests.e2e.containers import reachable
 from tests.e2e.handovers import CLIENTS, check_answers, check_stop, hand_over
 from tests.e2e.test_adoption import BINDS, adopting, version
 from tests.load import Load, fetch, free_port
-from tests.master import PROGRAMS, ROOT, RUN, Master
+from tests.master import PROGRAMS, ROOT, RUN, Master, program
 from tests.needs import cannot, need
 
 NOBODY = 65534
@@ -172,13 +172,31 @@ def test_a_setuid_program(place: Path) -> None:
     """One that would become somebody else does not, and the log says so."""
     if os.geteuid() != 0:
         cannot("only root can make a program setuid")
-    program = place / "sleeper"
-    shutil.copy(need("sleep"), program)
-    program.chmod(0o4755)
+    sleeper = place / "sleeper"
+    shutil.copy(need("sleep"), sleeper)
+    sleeper.chmod(0o4755)
     options = "--adopt", f"127.0.0.1:{free_port()}", "--chdir", str(place)
-    words = *options, "--", str(program), "60"
+    words = *options, "--", str(sleeper), "60"
     with Master(place, *words, wrapper=as_nobody(), cwd=place) as master:
-        assert master.saw("privileges-not-gained")["program"] == str(program)
+        assert master.saw("privileges-not-gained")["program"] == str(sleeper)
+
+
+def test_a_process_that_is_left(tmp_path: Path) -> None:
+    """What nobody could find is known to be there, and what it binds is the kernel's business."""
+    port, later = free_port(), free_port()
+    command = program("leaves_one", str(port), str(later))
+    with Master(tmp_path, "--adopt", f"127.0.0.1:{port}", "--", *command) as master:
+        master.ready()
+        left = int(master.saw_line("left ").split()[1])
+        try:
+            master.restart()
+            assert master.saw("process-left")["worker"] == "1/0#1"
+            os.kill(left, signal.SIGUSR1)
+            assert master.process.stdout
+            assert master.process.stdout.readline() == "bound\n"
+            assert master.all("master-error") == []
+        finally:
+            os.kill(left, signal.SIGKILL)
 
 
 def test_its_own_masters_address(tmp_path: Path) -> None:
