@@ -107,6 +107,11 @@ class SystemdObserver:
         if report.name in _ROLLOUT_ENDS and self._is_settled():
             self._manager.tell(READY=1)
 
+    def ping(self) -> None:
+        """Say that we live: for a while there will be nobody to say so."""
+        if self._ping_every:
+            self._manager.tell(WATCHDOG=1)
+
     def say_ready(self) -> None:
         """Say what an earlier master had said, if it had: systemd waits for it anew."""
         if self._is_settled():

@@ -90,7 +90,7 @@ class Supervisor:
         """Go on where another master has died; roll out if the configuration is another one."""
         house = self._house
         house.adopt(kept)
-        house.guard.listeners(house.sockets.own_inodes()) if house.guard else None
+        self._tell_guard()
         if config.settings != house.plans.plan.settings:
             house.commands.reload()
 
@@ -141,8 +141,16 @@ class Supervisor:
         if self._changed:
             self._changed = False
             self._protect(self._house.deposit)
-        if self._house.upgrade.ready and self._status is None:
-            self._protect(self._house.upgrade.perform)
+        if self._house.upgrade.ready:
+            self._protect(self._upgrade)
+
+    def _upgrade(self) -> None:
+        """Become the next version, now that nothing is in hand."""
+        if self._house.fleet.stopping:
+            self._house.upgrade.give_up("the service is stopping")
+        else:
+            self._house.systemd.ping()
+            self._house.upgrade.perform()
 
     def _handle(self, event: Event, now: float) -> None:
         self._house.promises.heard(event)

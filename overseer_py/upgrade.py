@@ -79,6 +79,11 @@ class Upgrade:
         except (OSError, OverseerError, TypeError) as error:
             self._fail(str(error))
 
+    def give_up(self, reason: str) -> None:
+        """Stay as it is, although the next version could take over."""
+        self.ready = False
+        self._fail(reason)
+
     def kept(self) -> list[KeptRequest]:
         """Return who waits for the answer."""
         return [request.kept() for request in self._requests if not request.over]
@@ -118,7 +123,7 @@ class Upgrade:
         self._say("upgrade-failed", reason=reason)
         requests, self._requests = self._requests, []
         for request in requests:
-            request.refuse(RefusedError("failed", f"the next version cannot take over: {reason}"))
+            request.refuse(RefusedError("failed", f"the next version did not take over: {reason}"))
 
     def _say(self, name: str, /, **facts: object) -> None:
         self._report(Report(name, facts=facts))

@@ -90,8 +90,7 @@ def unit(config: Config, words: list[str], found: Resolved) -> str:
         *[f'Environment="PATH={path}"'.replace("%", "%%") for path in _search_path(words, found)],
         "ExecStart=" + " \\\n    ".join(_lines(start)),
         *_reload(settings, start_timeout - _BEFORE),
-        "# TERM goes to the master alone, which drains the workers and exits last.",
-        "KillMode=mixed",
+        *_kill_mode(settings),
         "# Also of a reload, which waits for the drain.",
         f"TimeoutStartSec={start_timeout:g}s",
         f"TimeoutStopSec={settings.stop_delay + settings.drain_timeout + _MARGIN:g}s",
@@ -147,6 +146,13 @@ def _longest_start(settings: Settings) -> float:
     """Return the seconds after which a start or a reload is stuck; the master gives up before."""
     canary = settings.canary[1] if settings.canary else 0.0
     return settings.ready_timeout + settings.settle + canary + 2 * _MARGIN
+
+
+def _kill_mode(settings: Settings) -> Iterator[str]:
+    yield "# TERM goes to the master alone, which drains the workers and exits last."
+    if settings.orphans == "adopt":
+        yield "# And if it dies they serve on, for the next one."
+    yield "KillMode=" + ("mixed" if settings.orphans == "drain" else "process")
 
 
 def _reload(settings: Settings, patience: float) -> Iterator[str]:

@@ -127,6 +127,15 @@ def test_a_unit(tmp_path: Path) -> None:
     assert (verified.returncode, about_ours) == (0, [])
 
 
+@pytest.mark.parametrize(("orphans", "mode"), [("drain", "mixed"), ("adopt", "process")])
+def test_a_unit_leaves_workers_that_are_to_be_adopted(
+    tmp_path: Path, orphans: str, mode: str
+) -> None:
+    """Or systemd would kill them with the master."""
+    done = overseer(tmp_path, "init", "systemd", "--orphans", orphans, "--", "true")
+    assert f"KillMode={mode}" in done.stdout.splitlines()
+
+
 def test_a_unit_of_a_service_that_cannot_be_asked(tmp_path: Path) -> None:
     """Its reload is a signal."""
     done = overseer(tmp_path, "init", "systemd", "--control", "none", "--", "true")

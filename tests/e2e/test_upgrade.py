@@ -19,6 +19,7 @@ import pytest
 from tests.e2e.commands import TCP, Command, Gate, document, overseer
 from tests.e2e.test_broken_versions import EXAMPLES
 from tests.e2e.test_death import bound, ended
+from tests.e2e.test_errands import ASKS, Worker
 from tests.e2e.test_idle import footprint
 from tests.load import Load, fetch, half_a_request
 from tests.master import HELLO, PATIENCE, ROOT, RUN, Fact, Master, program
@@ -341,6 +342,25 @@ def test_captured_lines(tmp_path: Path) -> None:
         assert "beginend" in done.stdout
 
 
+def test_what_workers_left_is_kept(tmp_path: Path) -> None:
+    """What one left, another takes; who waits for something gets it; a lease has one holder."""
+    options = ["--workers", "2", "--env", f"PLACE={tmp_path}", "--ready", "notify"]
+    with Master(tmp_path, *TCP, *options, "--", *ASKS) as master:
+        master.ready()
+        worker = Worker(master, tmp_path)
+        worker.told("store('cache', b'warm')")
+        worker.told("begin(lambda: take('late', None))", 1, 1)
+        worker.told("leases.append(lease('job')), leases[0].acquire(0)")
+        upgrade(master, tmp_path)
+        worker.told("store('late', b'now')")
+        assert worker.told("ended()", 1, 1) == "b'now'"
+        assert worker.told("lease('job').acquire(0)", 1, 1) == "False"
+        upgrade(master, tmp_path)
+        master.restart()
+        assert worker.told("take('cache')", 2) == "b'warm'"
+        assert worker.told("lease('job').acquire(0)", 2, 1) == "True"
+
+
 def test_the_updater_goes_on(tmp_path: Path) -> None:
     """The same process watches on, and what it says is heard."""
     watched = tmp_path / "watched"
@@ -516,6 +536,27 @@ def test_who_may_not_ask(tmp_path: Path) -> None:
         master.saw("stopping")
         done = overseer(tmp_path, "upgrade-master")
         assert (done.returncode, "the service is stopping" in done.stderr) == (1, True)
+
+
+def test_a_stop_that_comes_first(tmp_path: Path, installation: Installation) -> None:
+    """The next version is ready to take over, but there is nothing to take over any more."""
+    installation.change(
+        "supervisor.py", "self._house.resume(kept)", "open(os.environ['GATE']).read()"
+    )
+    os.mkfifo(tmp_path / "gate")
+    installation.env["GATE"] = str(tmp_path / "gate")
+    installation.env["EXAMPLES"] = EXAMPLES["EXAMPLES"]
+    worker = program("slow_to_stop", "1000")
+    with Master(tmp_path, *TCP, "--", *worker, env=installation.env, cwd=tmp_path) as master:
+        master.ready()
+        with Command(tmp_path, "upgrade-master") as client:
+            with open(tmp_path / "gate", "w"):  # the next version waits there
+                master.send(signal.SIGTERM)
+                master.saw("stopping")
+            assert client.wait() == 1
+        assert "stopping" in master.saw("upgrade-failed")["reason"]
+        master.send(signal.SIGTERM)
+        assert master.wait() == 0
 
 
 def test_many_ask_at_once(tmp_path: Path) -> None:
