@@ -117,8 +117,11 @@ class Trap:
 
     def _send(self, call: Call, error: int, flags: int) -> None:
         value = -1 if error else 0
-        with suppress(FileNotFoundError):  # it has been killed
+        try:
             fcntl.ioctl(self.fd, _SEND, _RESPONSE.pack(call.id, value, -error, flags))
+        except OSError as failure:  # it has been killed, or has its answer
+            if failure.errno not in (errno.ENOENT, errno.EINPROGRESS):
+                raise
 
 
 def program(*, paths: bool) -> bytes:

@@ -111,6 +111,21 @@ def test_an_answer_is_the_programs_result() -> None:
         assert child.status() == 0
 
 
+def test_the_first_answer_counts() -> None:
+    """A second one harms nobody."""
+
+    def run() -> None:
+        with socket.socket() as sock, pytest.raises(PermissionError):
+            sock.bind(("127.0.0.1", 0))
+
+    with snared(run) as child:
+        call = child.call()
+        child.trap.answer(call, errno.EACCES)
+        child.trap.answer(call)
+        child.trap.proceed(call)
+        assert child.status() == 0
+
+
 @pytest.mark.parametrize("cloexec", [False, True])
 def test_another_file_takes_the_place(cloexec: bool) -> None:
     """The program's descriptor is the test's socket from then on, with the flag it had."""
