@@ -181,12 +181,15 @@ class Accept(Rule):
     def _unvisited(self) -> list[str]:
         """Return where the worker listens for itself, and accepts nothing.
 
-        One that ends each connection at once never has one; that it waits must do then.
+        One that ends each connection at once is never seen to have one.  But ours has an end then,
+        and it waits for the next.
         """
         found = {o.name: o for o in self._seats if o.adopted and not self._is_visited(o.name)}
-        if not found or self._pause < self._LONGEST:
-            return list(found)
-        return traffic.missing(self._pid, {name: seat.socket for name, seat in found.items()})
+        ended = {
+            n: o.socket for n, o in found.items() if n in self._visits and self._visits[n].ended
+        }
+        waiting = ended.keys() - traffic.missing(self._pid, ended) if ended else set()
+        return [name for name in found if name not in waiting]
 
     def _is_visited(self, name: str) -> bool:
         """Whether the worker has accepted a connection of ours; open one if there is none."""

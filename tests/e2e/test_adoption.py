@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from overseer_py.system import procfs
 from overseer_py.system.sockdiag import State, at_port
 from tests.e2e.commands import document
 from tests.e2e.handovers import (
@@ -116,6 +117,34 @@ def test_a_port_that_is_gone_is_missed(tmp_path: Path) -> None:
         assert f"port-{two}" in master.saw("worker-late")["hint"]
         master.saw("generation-gone", generation=2)
         fetch(two)
+        check_stop(master)
+
+
+def test_a_port_that_the_old_version_binds_late(tmp_path: Path) -> None:
+    """What it binds while the next one starts is nothing that those after must bind."""
+    one, two = free_port(), free_port()
+    with adopting(tmp_path, f"late {one} {two}", "--adopt", "auto") as master:
+        master.ready()
+        version(tmp_path, f"waits {one}")
+        master.send(signal.SIGUSR2)
+        master.saw("worker-started", worker="2/0#1")
+        (tmp_path / "late").touch()
+        master.saw("listening", name=f"port-{two}")
+        fetch(two)
+        (tmp_path / "go").touch()
+        master.saw("generation-gone", generation=1)
+        version(tmp_path, f"listen {one}")
+        assert master.restart()["generation"] == 3
+        fetch(one)
+        with pytest.raises(ConnectionRefusedError):
+            fetch(two)
+
+
+def test_a_server_that_ends_each_connection_at_once(tmp_path: Path) -> None:
+    """It is never seen to have one, and yet it serves."""
+    port = free_port()
+    with adopting(tmp_path, f"ends {port}", "--adopt", f"127.0.0.1:{port}") as master:
+        master.ready().restart()
         check_stop(master)
 
 
@@ -305,6 +334,7 @@ def test_beside_an_inherited_listener(tmp_path: Path) -> None:
         environ = psutil.Process(worker).environ()
         assert environ["LISTEN_FDS"] == "1"
         assert environ["OVERSEER_NUM_FDS"] == "1"
+        assert all(len(fds) == 1 for fds in procfs.sockets(worker).values())
         assert master.saw("listening", name="listener-0")["fd"] == 3
         assert "fd" not in master.saw("listening", name="listener-1")
         inherited, adopted = document(tmp_path, "binds")["listeners"]

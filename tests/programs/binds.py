@@ -6,6 +6,8 @@ copy PORT            copy the socket before it is bound (and serve the copy)
 options PORT         set options before it is bound; answer with what an accepted one has
 never                live, and bind nothing
 waits PORT           bind once there is a file "go"
+late PORT PORT       serve at the first, and at the second once there is a file "late"
+ends PORT            end each connection as soon as it is accepted
 dies PORT            bind, and exit with status 3
 unheard PORT         bind and listen, and never accept
 """
@@ -43,6 +45,9 @@ def opened(place):
 
 def answer(listener):
     connection, _ = listener.accept()
+    if what == "ends":
+        connection.close()
+        return
     with connection, suppress(OSError):
         connection.setblocking(True)
         request = b""
@@ -66,6 +71,8 @@ while what == "waits" and not os.path.exists("go"):
     time.sleep(0.01)
 if what == "check":
     opened(places[0]).close()
+if what == "late":
+    *places, second = places
 listeners = [opened(place) for place in places]
 if what == "dies":
     sys.exit(3)
@@ -74,7 +81,12 @@ with selectors.DefaultSelector() as selector:
         listener.listen(5)
         selector.register(listener, selectors.EVENT_READ)
     while what != "unheard":
-        for key, _ in selector.select():
+        if what == "late" and os.path.exists("late"):
+            what = "listen"
+            listener = opened(second)
+            listener.listen()
+            selector.register(listener, selectors.EVENT_READ)
+        for key, _ in selector.select(0.05 if what == "late" else None):
             with suppress(BlockingIOError):
                 answer(key.fileobj)
     time.sleep(3600)
