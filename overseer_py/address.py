@@ -49,6 +49,11 @@ class Address:
     group: str = ""
     adopted: bool = False  # the program binds it for itself
 
+    @property
+    def access(self) -> tuple[int | None, str, str]:
+        """Who may connect to a unix socket: mode, user, group."""
+        return self.mode, self.user, self.group
+
     def __str__(self) -> str:
         match self.kind:
             case Kind.UNIX | Kind.ADOPTED:

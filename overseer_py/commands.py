@@ -90,7 +90,8 @@ class Commands:
             why = error if isinstance(error, OverseerError) else OverseerError(repr(error))
             self._say("reload-failed", reason=str(why))
             return why
-        self._say("reloaded", changed=list(change.keys))
+        ignored = {"ignored": list(change.ignored)} if change.ignored else {}
+        self._say("reloaded", changed=list(change.keys), **ignored)
         if change.ignored:
             self.log.warning("reload-ignored", keys=list(change.ignored), reason="needs a restart")
         settings = change.plan.settings
@@ -100,6 +101,15 @@ class Commands:
         request = RolloutRequested("reload", change.plan.policy(), size)
         self.post(request)
         return request
+
+    def replace_lost(self, generation: int) -> None:
+        """Ask for a rollout if what the current generation was started from is gone.
+
+        Its workers could never be started again; what is deployed now perhaps can.
+        """
+        current = self.fleet.roster.current
+        if current and current.number == generation and (why := self.plans.lost(generation)):
+            self.restart(why)
 
     def announce(self) -> None:
         """Log where the service listens, and how each listener is handed over."""

@@ -7,6 +7,7 @@ place, the key and, where there is one, the nearest right one.
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import tomllib
@@ -72,9 +73,13 @@ class Sources:
         loose = tuple(found for found in addresses if address.is_loose(found))
         return Config(settings, fixed, tuple(self._strange_variables()), loose)
 
-    def pinned(self) -> Sources:
-        """Return the same sources with the file that is there now: it must be there at a reread."""
-        return replace(self, file=self._path())
+    def pinned(self, directory: str) -> Sources:
+        """Return the same sources with the file that is there now: it must be there at a reread.
+
+        It is that of ``directory``, which may be a link that is flipped meanwhile.
+        """
+        path = self._path()
+        return replace(self, file=os.path.join(directory, path) if path else "")
 
     def _path(self) -> str:
         given = self.file or self.environ.get(CONFIG_VARIABLE, "")

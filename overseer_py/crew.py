@@ -120,6 +120,7 @@ class Crew:
 
     def start(self, worker: WorkerId, recipe: Recipe, now: float) -> int:
         """Start a worker and return its pid; raise LaunchError, with nothing left of it."""
+        recipe.resolved.require_paths()
         settings = recipe.plan.settings
         rule: Rule | None = None
         words: Words | None = None

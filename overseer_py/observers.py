@@ -32,6 +32,7 @@ _WARNINGS = {
 }
 _WITH_HINT = {"quiet-timed-out", "worker-late"}
 _WITH_LAST_LINES = {"rollout-rolled-back", "gave-up", "service-exited"}
+_LONGEST_STATUS = 400
 _ROLLOUT_ENDS = {"rollout-committed", "rollout-rolled-back", "reload-failed"}
 
 
@@ -90,12 +91,14 @@ class SystemdObserver:
         self._manager = manager
         self._fleet = fleet
         self._status = ""
+        self._failure = ""  # of the last reload or rollout
         self._ping_every = manager.watchdog / 2 if manager.watchdog else None
         self._next_ping = 0.0 if self._ping_every else None
         self._next_extension: float | None = None
 
     def __call__(self, report: Report) -> None:
         """Say what the report means for the unit."""
+        self._note_failure(report)
         match report.name:
             case "service-ready":
                 self._manager.tell(READY=1)
@@ -111,6 +114,17 @@ class SystemdObserver:
         """Say that we live: for a while there will be nobody to say so."""
         if self._ping_every:
             self._manager.tell(WATCHDOG=1)
+
+    def _note_failure(self, report: Report) -> None:
+        """Keep why the service is not what was asked for, until something else is asked for."""
+        match report.name:
+            case "reload-failed":
+                self._failure = f"reload failed: {report.facts['reason']}"
+            case "rollout-rolled-back" if report.worker:
+                number = report.worker.generation
+                self._failure = f"generation {number} rolled back: {report.facts['reason']}"
+            case "reload-begun" | "rollout-started":
+                self._failure = ""
 
     def say_ready(self) -> None:
         """Say what an earlier master had said, if it had: systemd waits for it anew."""
@@ -135,7 +149,10 @@ class SystemdObserver:
         if self._next_extension is not None and self._next_extension <= now:
             self._manager.tell(EXTEND_TIMEOUT_USEC=self._MORE)
             self._next_extension = now + self._EXTENSION
-        if (status := summary(self._fleet)) != self._status:
+        status = summary(self._fleet)
+        if self._failure and not self._fleet.stopping:
+            status = f"{status}; {self._failure}".replace("\n", " ")[:_LONGEST_STATUS]
+        if status != self._status:
             self._status = status
             self._manager.tell(STATUS=status)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from typing import Any, TypeVar
 
+from overseer_py import environment
 from overseer_py.address import Address
 from overseer_py.config import Config, Sources
 from overseer_py.errors import LaunchError, ListenerError, OverseerError
@@ -31,7 +32,6 @@ FIXED = (
     "pid_file",
     "log_format",
     "log_level",
-    "restart_signal",
     "fdstore",
     "orphans",
 )
@@ -42,7 +42,7 @@ class Change:
     """What a reread configuration changes."""
 
     plan: Plan
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # of variables of the workers: env.NAME
     ignored: tuple[str, ...]  # keys that only a new master can change
 
 
@@ -79,6 +79,7 @@ class KeptPlans:
     begun: dict[int, int]
     recipes: dict[int, KeptRecipe]
     spoilt: dict[int, str]
+    expected: Resolved | None
     release: str
     file: str
 
@@ -100,12 +101,14 @@ class Plans:
     def __init__(
         self, sources: Sources, settings: Settings, sockets: Sockets, start_directory: str
     ) -> None:
-        self._sources = sources.pinned()
+        self._sources = sources.pinned(start_directory)
         self._sockets = sockets
         self._start_directory = start_directory
         self._recipes: dict[int, Recipe] = {}
         self._begun: dict[int, Plan] = {}
         self._spoilt: dict[int, OverseerError] = {}  # generations that could not be resolved
+        self._lost: set[int] = set()  # generations that were said to be
+        self._expected: Resolved | None = None  # what the plan came to when it was last looked at
         self.release = ""  # digest of what a new generation is started from, if it was fetched
         self.plan = Plan(settings, [])
 
@@ -115,7 +118,7 @@ class Plans:
         self.plan = Plan(config.settings, self._sockets.open(config.addresses), config.loose)
         try:
             if not is_to_be_fetched(config.settings, self._start_directory):
-                self._resolve(self.plan, [])
+                self._expected = self._resolve(self.plan, []).resolved
         except Exception:  # whatever it was, nothing stays bound
             self._sockets.close()
             raise
@@ -135,6 +138,7 @@ class Plans:
             {generation: number(plan) for generation, plan in self._begun.items()},
             {g: KeptRecipe(number(r.plan), r.resolved) for g, r in self._recipes.items()},
             {generation: str(error) for generation, error in self._spoilt.items()},
+            self._expected,
             self.release,
             self._sources.file,
         )
@@ -150,6 +154,7 @@ class Plans:
             generation: Recipe(plans[r.plan], self._sockets.seats(generation), r.resolved)
             for generation, r in kept.recipes.items()
         }
+        self._expected = kept.expected
         self._sources = replace(self._sources, file=kept.file)
 
     def begin(self, generation: int, *, sharing: bool = False) -> None:
@@ -162,7 +167,8 @@ class Plans:
         try:
             own = self.plan.steered()
             seats = self._sockets.join(generation, dict.fromkeys(own, False) if sharing else own)
-            self._recipes[generation] = self._resolve(self.plan, seats)
+            recipe = self._recipes[generation] = self._resolve(self.plan, seats)
+            self._expected = recipe.resolved
         except OverseerError as error:
             self._spoilt[generation] = error
 
@@ -172,35 +178,64 @@ class Plans:
             raise LaunchError(f"could not be started: {self._spoilt[generation]}")
         return self._recipes[generation]
 
-    def directory(self, generation: int) -> str:
-        """Return where the workers of a generation run, links resolved; empty if it is unknown."""
+    def resolved(self, generation: int) -> Resolved | None:
+        """Return what a generation is started with; None if it is unknown."""
         recipe = self._recipes.get(generation)
-        return recipe.directory if recipe else ""
+        return recipe.resolved if recipe else None
+
+    def lost(self, generation: int) -> str:
+        """Return why a generation cannot be had again: its release was removed from the disk.
+
+        Said once, and again when a rollout has failed.
+        """
+        recipe = self._recipes.get(generation)
+        gone = recipe.resolved.gone if recipe else ""
+        if not gone or generation in self._lost:
+            return ""
+        self._lost.add(generation)
+        return f"{gone} of generation {generation} is gone"
 
     def reread(self) -> Change:
         """Read the configuration anew; raise OverseerError, and then nothing has changed."""
         config = self._sources.load()
-        before = self.plan.settings
-        changed = [
-            f.name
-            for f in fields(Settings)
-            if getattr(config.settings, f.name) != getattr(before, f.name)
-        ]
-        kept: dict[str, Any] = {key: getattr(before, key) for key in FIXED}
-        _check_adoption(config.settings)
+        old, new = self.plan.settings, config.settings
+        names = [f.name for f in fields(Settings)]
+        changed = [name for name in names if getattr(new, name) != getattr(old, name)]
+        kept: dict[str, Any] = {key: getattr(old, key) for key in FIXED}
+        _check_adoption(new)
         opened = self._sockets.open(config.addresses)
-        plan = Plan(replace(config.settings, **kept), opened, config.loose)
+        plan = Plan(replace(new, **kept), opened, config.loose)
         if not {"adopt", "command"} & set(changed):  # it will bind what it has bound
             for listener in self.plan.learned:
                 plan = plan.learning(listener)
         try:
-            self._resolve(plan, [])
+            self._require_access(plan)
+            resolved = self._resolve(plan, []).resolved
+            if not is_to_be_fetched(plan.settings, self._start_directory):
+                resolved.require_program()
         except Exception:  # whatever it was, what was bound for it is closed again
             self.close_unused()
             raise
+        before, self._expected = self._expected, resolved
+        variables = environment.changes(before.environ if before else {}, resolved.environ)
         self.plan = plan
-        ignored = tuple(key for key in changed if key in FIXED)
-        return Change(plan, tuple(key for key in changed if key not in FIXED), ignored)
+        keys = [key for key in changed if key not in (*FIXED, "env")]
+        keys += [f"env.{name}" for name in variables]
+        return Change(plan, tuple(keys), tuple(key for key in changed if key in FIXED))
+
+    def _require_access(self, plan: Plan) -> None:
+        """Raise ListenerError if an open listener cannot have the mode or the owner asked for.
+
+        Those come with the socket of a new generation; one that is shared stays as it is.
+        """
+        present = {listener.group: listener.wanted for listener in self.plan.listeners}
+        for listener in plan.listeners:
+            was = present.get(listener.group, listener.wanted)
+            if was.access != listener.wanted.access and (why := plan.why_shared(listener)):
+                raise ListenerError(
+                    f"listen {listener.wanted}: mode, user and group of a listener that is shared "
+                    f"({why}) stay; restart the master to change them"
+                )
 
     def learn(self, generation: int, address: Address) -> Seat:
         """Take in what a program of this generation binds; raise ListenerError.
@@ -221,11 +256,14 @@ class Plans:
 
     def failed(self, generation: int, current: int | None) -> None:
         """Take back the plan of a rollout that did not become current."""
+        self._lost.clear()
         if self._begun.get(generation) is self.plan and current in self._begun:
             self.plan = self._begun[current]
+            self._expected = self.resolved(current)
 
     def gone(self, generation: int) -> list[Listener]:
         """Forget a generation; return the listeners that were closed because nobody needs them."""
+        self._lost.discard(generation)
         for of_generation in (self._recipes, self._begun, self._spoilt):
             of_generation.pop(generation, None)
         self._sockets.leave(generation)

@@ -61,7 +61,12 @@ def rule_for(  # noqa: PLR0911 - one for each rule
             return Http(on_ready, around, seat, slash + path)
         case "exec":
             launch = replace(
-                around.launch, argv=shlex.split(rule.argument), fds=(), stdout=2, stderr=2
+                around.launch,
+                argv=shlex.split(rule.argument),
+                executable="",
+                fds=(),
+                stdout=2,
+                stderr=2,
             )
             return Exec(on_ready, around.children, around.say, launch)
     return Delay(on_ready, values.duration(rule.argument))

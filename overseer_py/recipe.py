@@ -1,29 +1,28 @@
 """What the workers of one generation are started from: resolved once, kept for its respawns.
 
-A new generation resolves anew: the directory (so that a flipped ``current`` link takes effect), the
-environment files, the users.  A crash respawn uses what its generation has.
+A new generation resolves anew: the directory and the program (so that a flipped ``current`` link
+takes effect), the environment files, the users.  A crash respawn uses what its generation has, and
+that may be gone: old releases are removed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
-from overseer_py import dialects, handover
+from overseer_py import dialects, environment, handover
 from overseer_py.address import Address
-from overseer_py.config import OWN_VARIABLES
 from overseer_py.core.messages import WorkerId
 from overseer_py.core.policy import Policy
-from overseer_py.errors import ConfigError
+from overseer_py.errors import ConfigError, LaunchError
+from overseer_py.executable import Executable, look_up
 from overseer_py.handover import Inherited
 from overseer_py.option import AUTO
 from overseer_py.settings import Settings
-from overseer_py.system.identity import home_of, identity_of
+from overseer_py.system.identity import identity_of
 from overseer_py.system.launch import Identity, Launch
 from overseer_py.system.listeners import Listener, Seat
 
@@ -85,6 +84,26 @@ class Resolved(NamedTuple):
     environ: Mapping[str, str]
     directory: str
     identity: Identity | None
+    program: Executable | None = None  # not found: to execute it says why
+
+    @property
+    def gone(self) -> str:
+        """What of it is not there any more; empty if all is."""
+        paths = {"directory": self.directory}
+        if self.program:
+            paths |= {"program": self.program.name, "program's file": self.program.file}
+        return next((f"{what} {path}" for what, path in paths.items() if _is_gone(path)), "")
+
+    def require_program(self) -> None:
+        """Raise ConfigError if there is no such program."""
+        if self.program is None:
+            why = "no such program, or it is not executable"
+            raise ConfigError(f"command: {self.argv[0]}: {why}")
+
+    def require_paths(self) -> None:
+        """Raise LaunchError if it is gone: the reason of the system would be a riddle."""
+        if self.gone:
+            raise LaunchError(f"could not be started: its {self.gone} is gone")
 
     def of_release(self, digest: str) -> Resolved:
         """Return the same for workers that are told which release they are."""
@@ -117,6 +136,7 @@ class Recipe:
             argv=self.resolved.argv,
             environ={**self.resolved.environ, **mark(worker), **own, **environ},
             directory=self.directory,
+            executable=self.resolved.program.file if self.resolved.program else "",
             fds=[seat.fd for seat in self.inherited],
             death_signal=settings.drains_at if settings.orphans == "drain" else 0,
             umask=settings.umask,
@@ -151,16 +171,14 @@ def resolve(
     directory = os.path.realpath(os.path.join(start_directory, settings.chdir))
     if not os.path.isdir(directory):
         raise ConfigError(f"chdir: {settings.chdir or start_directory}: no such directory")
-    foreign = filter(dialects.is_foreign, environ)
-    service = handover.scrub(environ, (*OWN_VARIABLES, *foreign)) | home_of(settings.user)
-    for path in settings.env_file:
-        service |= read_env_file(path)
-    service |= dict(settings.env)
+    service = environment.of_service(settings, environ, start_directory)
+    identity = identity_of(settings.user, settings.group)
+    program = look_up(argv[0], service.get("PATH", os.defpath), directory, identity)
     service |= handover.describe(inherited)
     service |= dialects.describe(settings.inherit, inherited, settings.listen)
-    if "overseer" in settings.inherit:
-        service |= binary(argv[0], service.get("PATH", ""), directory)
-    service["PWD"] = directory
+    if "overseer" in settings.inherit and program:
+        service |= binary(program.file)
+    service["PWD"] = directory  # without links, as theirs may be flipped while it runs
     service["OVERSEER_INSTANCE"] = settings.name
     service["OVERSEER_DRAIN_SECONDS"] = f"{settings.drain_timeout:g}"
     service["OVERSEER_DRAIN_SIG"] = settings.drains_at.name.removeprefix("SIG")
@@ -168,22 +186,32 @@ def resolve(
         identity_of(settings.fetch_user, "")
     except ConfigError as error:
         raise ConfigError(f"fetch_user: {error}") from error
-    return Resolved(argv, service, directory, identity_of(settings.user, settings.group))
+    argv = [program.name if program else argv[0], *argv[1:]]
+    return Resolved(argv, service, directory, identity, program)
 
 
-def binary(program: str, path: str, directory: str) -> dict[str, str]:
+def binary(file: str) -> dict[str, str]:
     """Return what jpillora/overseer tells a program of its own file.
 
     The identity is of the file, not of its content: to read a big one would hold the master up.
     """
-    where = os.path.join(directory, program) if "/" in program else shutil.which(program, path=path)
     try:
-        found = os.stat(where or "")
+        found = os.stat(file)
     except OSError:
         return {}  # it cannot be executed, either, which says more
     known = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
     name = hashlib.sha1(known.encode(), usedforsecurity=False).hexdigest()
-    return {"OVERSEER_BIN_PATH": os.path.realpath(where or ""), "OVERSEER_BIN_ID": name}
+    return {"OVERSEER_BIN_PATH": file, "OVERSEER_BIN_ID": name}
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it is there, and cannot be seen
+        return False
+    return False
 
 
 def logical_directory(environ: Mapping[str, str]) -> str:
@@ -198,29 +226,3 @@ def logical_directory(environ: Mapping[str, str]) -> str:
         return os.getcwd()
     except FileNotFoundError:
         raise ConfigError("chdir: the working directory is gone; give --chdir DIR") from None
-
-
-def read_env_file(path: str) -> dict[str, str]:
-    """Read ``KEY=VALUE`` lines; blank lines, ``#`` and a leading ``export`` are passed over."""
-    try:
-        if not Path(path).is_file() and os.path.exists(path):
-            raise ConfigError(f"env_file: {path}: not a file; it is read for every generation")
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"env_file: {path}: {reason}") from error
-    variables: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        text = line.strip().removeprefix("export ").strip()
-        if not text or text.startswith(("#", ";")):
-            continue
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"env_file: {path}:{number}: not KEY=VALUE")
-        variables[name.strip()] = _unquoted(value.strip())
-    return variables
-
-
-def _unquoted(value: str) -> str:
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    return value[1:-1] if quoted else value

@@ -150,6 +150,12 @@ class Settings:
         metavar="FILE",
         repeat=True,
     )
+    env_dir: tuple[str, ...] = option.opt(
+        (),
+        "Variables for the workers, a file each (envdir), read anew for every generation.",
+        metavar="DIR",
+        repeat=True,
+    )
     user: str = option.opt("", "Run workers as this user.", metavar="USER")
     group: str = option.opt("", "Run workers as this group.", metavar="GROUP")
     umask: int | None = option.opt(

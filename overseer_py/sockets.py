@@ -24,6 +24,7 @@ from overseer_py.system.group import Group
 from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener, resume
 from overseer_py.system.loop import HANGUP, Loop
 from overseer_py.system.steering import Steered
+from overseer_py.system.unix import Renamed
 
 
 class Sockets:
@@ -221,6 +222,8 @@ class Sockets:
         vacant = not any(seat.socket is group.live for seat in self._taken())
         if vacant or not own:
             return Seat(listener, group.live)
+        if isinstance(group, Renamed):
+            group.dress(listener.wanted)
         member = group.join(str(generation), listener.wanted.backlog)
         self._watch(group, member)
         return Seat(listener, member)

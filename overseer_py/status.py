@@ -41,7 +41,9 @@ def status(service: Service) -> dict[str, object]:
     """Return the document."""
     roster, plan = service.fleet.roster, service.plans.plan
     current = roster.current
-    last, standing = service.ledger.last, service.updates.standing
+    last, reload = service.ledger.last, service.ledger.reload
+    standing = service.updates.standing
+    resolved = service.plans.resolved(current.number) if current else None
     service.census.take(time.monotonic())
     return {
         "name": plan.settings.name,
@@ -55,12 +57,13 @@ def status(service: Service) -> dict[str, object]:
         "workers": _workers(service),
         "rollout": _rollout(service),
         "last_rollout": last.ended() if last else None,
+        "last_reload": reload.shown() if reload else None,
         "release": (standing.release or None) if standing else None,
         "previous_release": (standing.previous or None) if standing else None,
         "held": list(standing.held) if standing else [],
         "fetcher": service.updates.fetcher(),
         "command": list(plan.settings.command),
-        "chdir": service.plans.directory(current.number if current else 0),
+        "chdir": resolved.directory if resolved else "",
     }
 
 
@@ -120,6 +123,8 @@ def _workers(service: Service) -> list[dict[str, object]]:
 
 def _worker(service: Service, worker: Worker, member: Member | None) -> dict[str, object]:
     pids = _pids(member) if member else []
+    resolved = service.plans.resolved(worker.id.generation)
+    program = resolved.program if resolved else None
     return {
         "pid": member.process.pid if member else None,
         "slot": worker.id.slot,
@@ -132,6 +137,8 @@ def _worker(service: Service, worker: Worker, member: Member | None) -> dict[str
         "connections": service.census.of(worker.id).connections,
         "crashes": worker.crashes,
         "status": member.status if member else "",
+        "executable": program.name if program else None,
+        "directory": resolved.directory if resolved else None,
     }
 
 

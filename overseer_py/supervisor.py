@@ -212,6 +212,7 @@ class Supervisor:
             pid = self._house.crew.start(worker, recipe, time.monotonic())
             self.perform(Report("worker-started", worker.generation, worker, {"pid": pid}))
         except OverseerError as error:
+            self._house.commands.replace_lost(worker.generation)
             self.post(Exited(worker, str(error)))
         except Exception as error:
             self._house.log.exception("master-error")

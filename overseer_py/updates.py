@@ -45,6 +45,7 @@ from overseer_py.system.process import Children
 KEYS = {"name", "watch", "debounce", "fetch", "to", "interval", "max_size", "sha256", "minisign"}
 KEYS |= {"allow_downgrade", "check", "keep", "min_age", "no_restart_after_fetch", "fetch_user"}
 KEYS |= {"pre_upgrade", "post_upgrade", "on_rollback", "self_upgrade"}
+RequestOf = Callable[[KeptRequest], Request]
 _ENDS = {
     "rollout-committed": "committed",
     "rollout-rolled-back": "rolled-back",
@@ -152,12 +153,7 @@ class Updates:
         waiting = {n: request.kept() for n, request in self._asks.items() if not request.over}
         return KeptUpdates(self._link.kept(), self._memo, waiting)
 
-    def resume(
-        self,
-        kept: KeptUpdates,
-        guard: Guard | None,
-        request_of: Callable[[KeptRequest], Request],
-    ) -> None:
+    def resume(self, kept: KeptUpdates, guard: Guard | None, request_of: RequestOf) -> None:
         """Go on with the updater of an earlier image."""
         self._memo, self._link.guard = kept.memory, guard
         self._link.resume(kept.link)

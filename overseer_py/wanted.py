@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from overseer_py.address import Address, Kind
-from overseer_py.errors import ListenerError
+from overseer_py.errors import ConfigError, ListenerError
 from overseer_py.system.listeners import Listener
+from overseer_py.system.unix import owner_of
 
 
 def renamed(listener: Listener, address: Address) -> Listener:
@@ -19,12 +20,14 @@ def renamed(listener: Listener, address: Address) -> Listener:
         return replace(listener, name=address.name)
     if wanted == address:
         return listener
-    free = {"name": address.name, "backlog": address.backlog, "adopted": address.adopted}
-    if replace(wanted, **free) != address:  # type: ignore[arg-type]  # each of its own type
+    if wanted.nonblock != address.nonblock:
         raise ListenerError(
-            f"listen {address}: mode, user, group and nonblock of an open listener stay; "
-            "restart the master to change them"
+            f"listen {address}: nonblock of an open listener stays; restart the master to change it"
         )
+    try:
+        owner_of(address)  # now, and not when the next generation's is bound
+    except ConfigError as error:
+        raise ConfigError(f"listen {address}: {error}") from error
     return replace(listener, name=address.name, wanted=address)
 
 

@@ -136,6 +136,7 @@ max-crashes = 7
 restart-signal = "HUP"
 chdir = "/srv"
 env-file = ["/etc/web.env"]
+env-dir = "/etc/web.d"
 user = "nobody"
 group = "12"
 umask = "027"
@@ -175,6 +176,7 @@ def test_every_option_in_a_file() -> None:
         chdir="/srv",
         env=(("A", "1"), ("B", "2")),
         env_file=("/etc/web.env",),
+        env_dir=("/etc/web.d",),
         user="nobody",
         group="12",
         umask=0o027,

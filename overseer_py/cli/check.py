@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 
 import click
@@ -74,8 +72,8 @@ def examine(config: Config, sources: Sources) -> Resolved:
         say(f"warning: {settings.to}: not there yet; the service begins with the first release")
         settings = replace(settings, chdir="")
     found = resolve(settings, inherited, sources.environ, directory)
-    if not program(found) and not fetched:
-        raise ConfigError(f"command: {found.argv[0]}: no such program, or it is not executable")
+    if not fetched:
+        found.require_program()
     return found
 
 
@@ -91,14 +89,6 @@ def _check_source(settings: Settings) -> None:
     if settings.minisign:
         verify.require_cryptography()
         verify.public_key(settings.minisign)
-
-
-def program(found: Resolved) -> str:
-    """Return the path of the program; empty if there is none that can be executed."""
-    name = found.argv[0]
-    if "/" in name:
-        name = os.path.join(found.directory, name)
-    return shutil.which(name, path=found.environ.get("PATH", os.defpath)) or ""
 
 
 def _as_inherited(address: Address) -> Inherited:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from overseer_py.cli.check import examine, program
+from overseer_py.cli.check import examine
 from overseer_py.cli.options import SERVICE, service_options
 from overseer_py.cli.say import say
 from overseer_py.config import OPTIONS, VARIABLES, Config, Sources
@@ -25,7 +25,8 @@ _MARGIN = 15  # seconds that the supervisor above waits beyond what the master i
 _LEAST_STORE = 8  # room for listeners that a reload adds
 _BEFORE = 5  # seconds before it that a command gives up, so that it can say so
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PATHS = ("env_file", "pid_file", "control", "to", "watch")  # relative to where we are now
+# Relative to where we are now.
+_PATHS = ("env_file", "env_dir", "pid_file", "control", "to", "watch")
 _PLAIN = re.compile(r"[A-Za-z0-9_@:,./=+{}-]+")
 
 EXAMPLES = """\b
@@ -60,7 +61,7 @@ def supervisor(sources: Sources) -> None:
 
 def _print(sources: Sources, write: Callable[[Config, list[str], Resolved], str]) -> None:
     try:
-        pinned = sources.pinned()
+        pinned = sources.pinned(logical_directory(sources.environ))
         config = pinned.load()
         found = examine(config, pinned)
         click.echo(write(config, list(_words(pinned, config.settings, found)), found), nl=False)
@@ -177,7 +178,7 @@ def _words(sources: Sources, settings: Settings, found: Resolved) -> Iterator[st
     yield from _overseer()
     yield "run"
     if sources.file:
-        yield from ("--config", os.path.abspath(sources.file))
+        yield from ("--config", os.path.normpath(sources.file))
     yield from ("--name", settings.name)
     for key, value in _given(sources, settings).items():
         if key not in ("name", "chdir"):
@@ -187,7 +188,7 @@ def _words(sources: Sources, settings: Settings, found: Resolved) -> Iterator[st
     yield from ("--chdir", os.path.normpath(os.path.join(start, settings.chdir)))
     if sources.command:
         name, *arguments = sources.command
-        yield from ("--", name if "/" in name else program(found), *arguments)
+        yield from ("--", name if "/" in name else _program(found), *arguments)
 
 
 def _given(sources: Sources, settings: Settings) -> dict[str, object]:
@@ -199,6 +200,11 @@ def _given(sources: Sources, settings: Settings) -> dict[str, object]:
             one = getattr(settings, key) if option.flag else text
             found[key] = tuple(shlex.split(text)) if option.repeat else one
     return found | dict(sources.flags)
+
+
+def _program(found: Resolved) -> str:
+    """Return where the program is, with its links; empty if there is none yet."""
+    return found.program.path if found.program else ""
 
 
 def _flag(key: str, value: object) -> Iterator[str]:
@@ -221,7 +227,7 @@ def _overseer() -> list[str]:
 
 def _search_path(words: list[str], found: Resolved) -> Iterator[str]:
     """Yield a PATH if the file names a program that is found by one no supervisor has."""
-    where = os.path.dirname(program(found))
+    where = os.path.dirname(_program(found))
     if "--" not in words and "/" not in found.argv[0] and where not in _PATH.split(":"):
         yield f"{where}:{_PATH}"
 

@@ -122,11 +122,22 @@ def _shown(document: Document) -> Iterator[str]:
         yield f"  release {release[:12]}{f', before it {before[:12]}' if before else ''}"
     if (source := document.get("fetcher")) and source["last_error"]:
         yield f"  {printable(source['url'])}: {printable(source['last_error'])}"
+    yield from _places(document["workers"])
     yield from _table(document["workers"])
     if rollout := document["rollout"]:
         yield f"  {_rolling(rollout)}"
     if last := document["last_rollout"]:
         yield f"  {_rolled(last)}"
+    if last := document.get("last_reload"):
+        yield f"  {_reloaded(last)}"
+
+
+def _places(workers: Sequence[Document]) -> Iterator[str]:
+    """Yield for each generation what it runs, and where: links are resolved."""
+    places = {w["generation"]: (w.get("executable"), w.get("directory")) for w in workers}
+    for generation, (executable, directory) in sorted(places.items()):
+        if directory:
+            yield printable(f"  {generation}: {executable or 'nothing'}, in {directory}")
 
 
 def _rolling(rollout: Document) -> str:
@@ -142,6 +153,15 @@ def _rolled(last: Document) -> str:
     took = f"{age(last['started_at'])} ago, took {last['duration_s']:.1f} s ({last['reason']})"
     why = printable(f": {last['error']}") if last["error"] else ""
     return f"last rollout: generation {last['generation']} {outcome} {took}{why}"
+
+
+def _reloaded(last: Document) -> str:
+    outcome = last["outcome"] or "under way"
+    colour = {"committed": "green", "under way": "cyan"}.get(outcome, "red")
+    changed = ", ".join(last["changed"]) or "nothing"
+    what = last["error"] or f"{changed} changed"
+    when = f"{age(last['at'])} ago"
+    return f"last reload: {click.style(outcome, fg=colour)} {when}: {printable(what)}"
 
 
 def _table(workers: Sequence[Document]) -> Iterable[str]:

@@ -291,16 +291,10 @@ class Fleet:
         return bool(waiting or starting or ready)
 
     def _fill_slots(self, now: float) -> bool:
-        empty = [
-            (generation, slot)
-            for generation in self.roster.generations.values()
-            for slot in range(generation.size)
-            if slot not in generation.workers
-            if self.roster.wanted(generation, slot) and self.roster.may_spawn(generation)
-        ]
-        for generation, slot in empty:
+        vacant = self.roster.vacant()
+        for generation, slot in vacant:
             self._orders.spawn(generation, slot, now)
-        return bool(empty)
+        return bool(vacant)
 
     def _notice_service(self, now: float) -> bool:
         current = self.roster.current

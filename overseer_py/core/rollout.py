@@ -153,11 +153,7 @@ class Rollouts:
 
     def _open_batch(self, candidate: Generation) -> bool:
         """Let a candidate fill more slots, as far as the surge leaves room beside the old."""
-        surge = candidate.policy.surge or candidate.size
-        current = self._roster.current  # it may be the bigger one, and then that is no surge
-        size = max(candidate.size, current.size if current else 0)
-        extra = sum(worker.alive for worker in self._roster.workers()) - size
-        room = surge - max(extra, 0)
+        room = self._roster.room(candidate.policy.surge or candidate.size)
         if room <= 0:
             return False
         candidate.opened = min(candidate.size, candidate.proven + room)

@@ -92,6 +92,36 @@ class Roster:
         leaving = [g for g in others if g.role is Role.RETIRING]
         return not any(exclusive or g.policy.exclusive for g in leaving)
 
+    def vacant(self) -> list[tuple[Generation, int]]:
+        """Return the slots that lack a worker which may be started now.
+
+        Where one of a failed rollout stands in there is no hurry: those are given back as they were
+        taken, so many at a time, or a failure would need the memory for all of them at once.
+        """
+        empty = [
+            (generation, slot)
+            for generation in self.generations.values()
+            for slot in range(generation.size)
+            if slot not in generation.workers
+            if self.wanted(generation, slot) and self.may_spawn(generation)
+        ]
+        if not empty:
+            return []
+        stand_ins = {w.id.slot: w for w in self.unwanted() if self._stands_in(w)}
+        patient = [each for each in empty if each[0] is self.current and each[1] in stand_ins]
+        urgent = [each for each in empty if each not in patient]
+        surges = [self.home(worker).policy.surge for worker in stand_ins.values()]
+        room = max((self.room(surge) for surge in surges if surge), default=len(patient))
+        return urgent + patient[: max(room - len(urgent), 0)]
+
+    def room(self, surge: int) -> int:
+        """Return how many more processes there may be, with so many beside those of a service."""
+        sizes = [each.size for each in (self.current, self.candidate) if each]
+        return surge - max(sum(worker.alive for worker in self.workers()) - max(sizes), 0)
+
+    def _stands_in(self, worker: Worker) -> bool:
+        return worker.state is WorkerState.READY and not self.dispensable(worker)
+
     def serves_without(self, worker: Worker) -> bool:
         """Whether any other worker is ready."""
         return any(w is not worker and w.state is WorkerState.READY for w in self.workers())

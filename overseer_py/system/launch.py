@@ -46,6 +46,7 @@ class Launch:
     argv: Sequence[str]
     environ: Mapping[str, str]
     directory: str = ""
+    executable: str = ""  # the file, where it is known; else argv[0] is looked up in PATH
     fds: Sequence[int] = ()  # become 3, 4, …
     stdout: int = 1
     stderr: int = 2
@@ -88,6 +89,8 @@ def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) 
             ensnare(channel, paths=launch.snare.paths)
             step = f"execute {launch.argv[0]}"
         reset_signals()  # last: one that waited takes effect here, with its default action
+        if launch.executable:
+            os.execve(launch.executable, list(launch.argv), environ)
         os.execvpe(launch.argv[0], list(launch.argv), environ)
     except OSError as error:
         os.write(report_fd, explain(step, error).encode())

@@ -98,6 +98,7 @@ class Listener:
         a new one takes its path.
         """
         if isinstance(self.group, Renamed):
+            self.group.dress(self.wanted)
             self.group.replace()
             return False
         if self.kind == "tcp":

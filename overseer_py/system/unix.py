@@ -62,6 +62,11 @@ class Renamed:
         self._beside[member] = path
         return member
 
+    def dress(self, address: Address) -> None:
+        """Give those that are opened from now on the mode and the owner of this address."""
+        mode, user, group = address.access
+        self._address = replace(self._address, mode=mode, user=user, group=group)
+
     def cut_over(self, member: socket.socket) -> None:
         """Rename the member's path over the one that clients know."""
         if member is self.live:
@@ -188,7 +193,7 @@ def _open(address: Address) -> socket.socket:
         raise ListenerError(
             f"listen {address}: the path has more than {_LONGEST_PATH} bytes; choose a shorter one"
         )
-    owner = _owner(address)  # looked up before anything is done
+    owner = owner_of(address)  # looked up before anything is done
     _make_way(address)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     bound = False
@@ -207,7 +212,7 @@ def _open(address: Address) -> socket.socket:
     return sock
 
 
-def _owner(address: Address) -> tuple[int, int]:
+def owner_of(address: Address) -> tuple[int, int]:
     """Return the uid and the gid that the path is to have; -1 for one that does not matter."""
     uid = uid_of(address.user) if address.user else -1
     return uid, gid_of(address.group) if address.group else -1
@@ -215,7 +220,7 @@ def _owner(address: Address) -> tuple[int, int]:
 
 def _hand(address: Address) -> None:
     """Give a path that is there already the owner and the mode asked for."""
-    if (owner := _owner(address)) != (-1, -1):
+    if (owner := owner_of(address)) != (-1, -1):
         os.chown(address.path, *owner, follow_symlinks=False)
     if address.mode is not None:
         os.chmod(address.path, address.mode)

@@ -104,6 +104,76 @@ def test_failure_in_the_second_batch_gives_the_slots_back() -> None:
     )
 
 
+def test_slots_are_given_back_as_they_were_taken() -> None:
+    """No more at a time than the surge: the way back must not need more memory than the way out."""
+    serving("workers=3 surge=1").tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=3
+                 spawn 2/0#1
+        6      ready 2/0#1
+                 drain 1/0#1
+        7      exited 1/0#1 0
+                 worker-exited 1/0#1 how="exited 0" status=0 expected=yes
+                 batch-opened 2 slots=2
+                 spawn 2/1#1
+        8      ready 2/1#1
+                 drain 1/1#1
+        9      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
+                 batch-opened 2 slots=3
+                 spawn 2/2#1
+        10     exited 2/2#1 1
+                 worker-exited 2/2#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/2#1 reason="worker 2/2#1 exited 1 before it was ready"
+                 spawn 1/0#2
+        11     ready 1/0#2
+                 drain 2/0#1
+        12     exited 2/0#1 0
+                 worker-exited 2/0#1 how="exited 0" status=0 expected=yes
+                 spawn 1/1#2
+        13     ready 1/1#2
+                 drain 2/1#1
+        14     exited 2/1#1 0
+                 worker-exited 2/1#1 how="exited 0" status=0 expected=yes
+                 generation-gone 2
+        """
+    )
+
+
+def test_a_slot_without_a_stand_in_does_not_wait() -> None:
+    """While others are given back one by one, one in which nobody serves is filled at once."""
+    serving("workers=3 surge=1").tells(
+        """
+        5      rollout deploy
+                 rollout-started 2 reason=deploy workers=3
+                 spawn 2/0#1
+        6      ready 2/0#1
+                 drain 1/0#1
+        7      exited 1/0#1 0
+                 worker-exited 1/0#1 how="exited 0" status=0 expected=yes
+                 batch-opened 2 slots=2
+                 spawn 2/1#1
+        8      ready 2/1#1
+                 drain 1/1#1
+        9      exited 1/1#1 0
+                 worker-exited 1/1#1 how="exited 0" status=0 expected=yes
+                 batch-opened 2 slots=3
+                 spawn 2/2#1
+        10     exited 2/2#1 1
+                 worker-exited 2/2#1 how="exited 1" status=1 expected=no
+                 rollout-rolled-back 2/2#1 reason="worker 2/2#1 exited 1 before it was ready"
+                 spawn 1/0#2
+        11     exited 2/1#1 9
+                 worker-exited 2/1#1 how="exited 9" status=9 expected=yes
+                 spawn 1/1#2
+        12     ready 1/1#2
+        13     ready 1/0#2
+                 drain 2/0#1
+        """
+    )
+
+
 def test_failure_while_the_first_batch_still_drains() -> None:
     """The slot is filled again only when its draining worker has left it."""
     serving("workers=3 surge=2").tells(

@@ -80,6 +80,8 @@ WORKER = {
     "connections": NUMBER,
     "crashes": NUMBER,
     "status": TEXT,
+    "executable": maybe(TEXT),
+    "directory": maybe(TEXT),
 }
 ROLLOUT = {
     "generation": NUMBER,
@@ -98,6 +100,14 @@ LAST_ROLLOUT = {
     "started_at": TIME,
     "duration_s": a(float),
 }
+LAST_RELOAD = {
+    "at": TIME,
+    "outcome": maybe(one_of("refused", "committed", "rolled-back", "cancelled")),
+    "error": maybe(TEXT),
+    "generation": maybe(NUMBER),
+    "changed": list_of(TEXT),
+    "ignored": list_of(TEXT),
+}
 STATUS: Document = {
     "name": TEXT,
     "pid": NUMBER,
@@ -110,6 +120,7 @@ STATUS: Document = {
     "workers": list_of(WORKER),
     "rollout": maybe(ROLLOUT),
     "last_rollout": maybe(LAST_ROLLOUT),
+    "last_reload": maybe(LAST_RELOAD),
     "release": None,
     "previous_release": None,
     "held": [],

@@ -29,7 +29,16 @@ from tests.master import HELLO, OVERSEER, ROOT
 from tests.needs import need
 
 DOCS = ROOT / "docs"
-_NAMES = ("adopt", "containers", "master", "migrating", "privileges", "supervisord", "systemd")
+_NAMES = (
+    "adopt",
+    "containers",
+    "deploys",
+    "master",
+    "migrating",
+    "privileges",
+    "supervisord",
+    "systemd",
+)
 GUIDES = [DOCS / f"{name}.md" for name in _NAMES]
 FILES = {"toml", "ini", "yaml", "desktop"}
 LANGUAGES = {"sh", "text", *FILES}

@@ -53,6 +53,7 @@ def test_a_good_service(tmp_path: Path) -> None:
         ("not toml", "overseer.toml: not TOML: "),
         ("chdir = '/nowhere/at/all'", "chdir: /nowhere/at/all: no such directory"),
         ("env_file = ['no.env']", "env_file: no.env: No such file or directory"),
+        ("env_dir = ['no.d']", "env_dir: no.d: No such file or directory"),
         ("user = 'nobody-of-that-name'", "nobody-of-that-name"),
         ("ready = 'accept:admin'", "ready: no listener is named 'admin'; there are: web"),
         ("ready = 'http:admin/health'", "ready: no listener is named 'admin'; there are: web"),
@@ -97,10 +98,11 @@ def test_a_service_of_sockets_that_are_handed_over(tmp_path: Path) -> None:
 def test_a_unit(tmp_path: Path) -> None:
     """It is right for systemd; paths are absolute, time-outs follow from those of the service."""
     (tmp_path / "e.env").write_text("A=1\n")
+    (tmp_path / "e.d").mkdir()
     (tmp_path / "app.py").touch()
     options = ["--ready-timeout", "2m", "--settle", "10s", "--stop-delay", "5s"]
     options += ["--drain-timeout", "90s", "--env-file", "e.env", "--pid-file", "app.pid"]
-    options += ["--watch", "src"]
+    options += ["--watch", "src", "--env-dir", "e.d"]
     command = ["init", "systemd", *options, "--", "env", "A=1", "true"]
     done = overseer(tmp_path, *command, cwd=tmp_path, env={"OVERSEER_WORKERS": "3"})
     assert (done.returncode, done.stderr) == (0, "")
@@ -114,6 +116,7 @@ def test_a_unit(tmp_path: Path) -> None:
     assert start[:4] == [sys.executable, "-m", "overseer_py", "run"]
     given = dict(zip(start[4::2], start[5::2], strict=False))
     assert given["--env-file"] == str(tmp_path / "e.env")
+    assert given["--env-dir"] == str(tmp_path / "e.d")
     assert given["--pid-file"] == str(tmp_path / "app.pid")
     assert given["--watch"] == str(tmp_path / "src")
     assert given["--chdir"] == str(tmp_path)

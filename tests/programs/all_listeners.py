@@ -1,4 +1,4 @@
-"""Serves every TCP and unix listener that it gets; answers its generation and its pid."""
+"""Serves every listener that it gets; answers its generation and its pid, also to a datagram."""
 
 import os
 import signal
@@ -17,6 +17,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Keep quiet."""
+
+
+def answer_datagrams(listener: socket.socket) -> None:
+    """Answer until the process ends."""
+    listener.setblocking(True)
+    while True:
+        _, peer = listener.recvfrom(1024)
+        listener.sendto(f"{os.environ['OVERSEER_GENERATION']} {os.getpid()}\n".encode(), peer)
 
 
 class Server(ThreadingHTTPServer):
@@ -38,6 +46,9 @@ servers = [Server(each) for each in given if each.type == socket.SOCK_STREAM]
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 for server in servers:
     threading.Thread(target=server.serve_forever, args=[0.05]).start()
+for each in given:
+    if each.type == socket.SOCK_DGRAM:
+        threading.Thread(target=answer_datagrams, args=[each], daemon=True).start()
 signal.sigwait({signal.SIGTERM})
 for server in servers:
     server.shutdown()

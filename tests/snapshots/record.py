@@ -80,8 +80,9 @@ def main() -> None:
         finally:
             master.terminate()
             shutil.rmtree(place)
-    for path, name in ((str(place), "/srv/app"), (sys.executable, "/usr/bin/python3")):
-        text = text.replace(path, name)
+    for path in {sys.executable, os.path.realpath(sys.executable)}:
+        text = text.replace(path, "/usr/bin/python3")
+    text = text.replace(str(place), "/srv/app")
     text = text.replace(str(ROOT), "/usr/lib/overseer")
     (HERE / f"{__version__}.json").write_text(json.dumps(json.loads(text), indent=1) + "\n")
 
