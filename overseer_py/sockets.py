@@ -120,10 +120,7 @@ class Sockets:
         return seats
 
     def learn(self, generation: int, address: Address, *, shared: bool) -> Seat:
-        """Return the seat of a generation at one more address, which its program binds by itself.
-
-        The first generation that does so opens it.  Raises ListenerError.
-        """
+        """Return a generation's seat where its program binds for itself; raise ListenerError."""
         listener = next(iter(self._find(address, ())), None)
         if listener is None:
             listener = open_listener(address)
@@ -137,10 +134,7 @@ class Sockets:
         return seat
 
     def exchange(self, seat: Seat, inode: int) -> None:
-        """Give a generation a socket that its program has made (Steered.admit) and listens on now.
-
-        Raises ListenerError.
-        """
+        """Give a generation the socket that its program has made; raise ListenerError."""
         group, before = seat.listener.group, seat.socket
         assert isinstance(group, Steered)  # or it was not admitted
         seat.socket = group.enter(inode, seat.listener.wanted.backlog)
