@@ -2,6 +2,9 @@
 
 ``[NAME=]ADDR[?option=value&…]`` with ADDR one of ``HOST:PORT``, ``:PORT`` (dual-stack wildcard),
 ``[V6]:PORT``, ``unix:/path``, ``udp:HOST:PORT``, ``fd:NAME`` or ``fd:N``.
+
+Of what a program binds for itself (``adopt``): ``HOST:PORT``, ``unix:/path``, ``:PORT`` at whatever
+host it binds, or ``auto`` for every port.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ class Address:
     mode: int | None = None
     user: str = ""
     group: str = ""
+    adopted: bool = False  # the program binds it for itself
 
     @property
     def access(self) -> tuple[int | None, str, str]:
@@ -69,6 +73,21 @@ def parse(text: str, index: int) -> Address:
         raise ValueError(f"{text!r}: a listener's name is made of letters, digits, '.', '_', '-'")
     address = _parse_place(rest, name or f"listener-{index}")
     return _parse_options(address, options) if options else address
+
+
+def parse_adopted(text: str, index: int) -> Address:
+    """Return the address that a program binds for itself."""
+    address = replace(parse(text, index), adopted=True)
+    if address.kind in (Kind.UDP, Kind.ADOPTED):
+        raise ValueError(f"{text!r}: cannot be adopted; write HOST:PORT, :PORT, unix:/path or auto")
+    if address.kind is Kind.TCP and not address.port:
+        raise ValueError(f"{text!r}: port 0 is another one each time, and needs no adoption")
+    return address
+
+
+def is_loose(address: Address) -> bool:
+    """Whether an adopted address is a port alone: the program's own bind(2) says at which host."""
+    return address.adopted and address.kind is Kind.TCP and address.host in ("", "::")
 
 
 def _parse_place(text: str, name: str) -> Address:

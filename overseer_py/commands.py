@@ -115,13 +115,21 @@ class Commands:
         """Log where the service listens, and how each listener is handed over."""
         plan = self.plans.plan
         for index, listener in enumerate(plan.listeners):
-            facts = {"name": listener.name, "address": listener.address, "type": listener.kind}
+            facts: dict[str, object] = {
+                "name": listener.name,
+                "address": listener.address,
+                "type": listener.kind,
+            }
             facts["handover"] = "steered"
             if why := plan.why_shared(listener):
                 facts |= {"handover": "shared", "reason": why}
             if listener.lasting:
                 facts["lasting"] = "yes"  # connections wait there, whatever ends the master
-            self.log.info("listening", fd=FIRST_FD + index, **facts)
+            if listener.wanted.adopted:
+                facts["adopted"] = "yes"  # the program binds it for itself
+            else:
+                facts["fd"] = FIRST_FD + index  # those that are adopted stand behind
+            self.log.info("listening", **facts)
         if plan.settings.canary and not any(plan.steered().values()):
             self.log.warning("canary-ignored", reason="no listener can be steered")
 

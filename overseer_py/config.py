@@ -19,7 +19,7 @@ from overseer_py import address, values
 from overseer_py.address import Address
 from overseer_py.errors import ConfigError
 from overseer_py.handover import WORKER_VARIABLES
-from overseer_py.option import Option
+from overseer_py.option import AUTO, Option
 from overseer_py.settings import Settings, stem
 from overseer_py.suggest import did_you_mean
 from overseer_py.system.signals import SERVED
@@ -48,6 +48,7 @@ class Config:
     settings: Settings
     addresses: tuple[Address, ...]
     warnings: tuple[str, ...] = ()
+    loose: tuple[Address, ...] = ()  # adopted ports: at which host, the program's bind(2) says
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ class Sources:
         if self.command:
             chosen["command"] = self.command
         settings = _check(Settings(**chosen))  # type: ignore[arg-type]  # parsed field by field
-        return Config(settings, _addresses(settings), tuple(self._strange_variables()))
+        addresses = _addresses(settings)
+        fixed = tuple(found for found in addresses if not address.is_loose(found))
+        loose = tuple(found for found in addresses if address.is_loose(found))
+        return Config(settings, fixed, tuple(self._strange_variables()), loose)
 
     def pinned(self, directory: str) -> Sources:
         """Return the same sources with the file that is there now: it must be there at a reread.
@@ -199,9 +203,12 @@ def _check_releases(settings: Settings) -> None:
 
 def _addresses(settings: Settings) -> tuple[Address, ...]:
     addresses: list[Address] = []
-    for index, text in enumerate(settings.listen):
-        found = address.parse(text, index)  # it was parsed before, as an option
+    adopted = [text for text in settings.adopt if text != AUTO]  # behind what is inherited
+    for index, text in enumerate((*settings.listen, *adopted)):
+        key = "listen" if index < len(settings.listen) else "adopt"
+        parse = address.parse if key == "listen" else address.parse_adopted
+        found = parse(text, index)  # it was parsed before, as an option
         if any(found.name == other.name for other in addresses):
-            raise ConfigError(f"listen: {text!r}: a listener is named {found.name} already")
+            raise ConfigError(f"{key}: {text!r}: a listener is named {found.name} already")
         addresses.append(found)
     return tuple(addresses)

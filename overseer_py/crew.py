@@ -9,8 +9,10 @@ import os
 import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
-from overseer_py import dialects
+from overseer_py import advice, dialects
+from overseer_py.adoption import Adoption
 from overseer_py.core.messages import (
     BecameReady,
     BecameUnhealthy,
@@ -19,12 +21,14 @@ from overseer_py.core.messages import (
     Extended,
     WorkerId,
 )
+from overseer_py.listening import Listening, own_rule
 from overseer_py.logs import Log
 from overseer_py.member import KeptMember, Member
 from overseer_py.output import KeptOutput, Output
-from overseer_py.readiness import rule_for
+from overseer_py.readiness import ABOUT_LISTENERS, rule_for
 from overseer_py.recipe import Recipe, mark
 from overseer_py.settings import Settings
+from overseer_py.system import procfs
 from overseer_py.system.guard import Guard
 from overseer_py.system.launch import Launch
 from overseer_py.system.loop import IN, Loop
@@ -67,6 +71,7 @@ class Crew:
         self._open_output = open_output
         self._log = log
         self._post = post
+        self.adoption = Adoption(loop, log)
         self._notify_address = ""
         self._guard: Guard | None = None
         self._strangers = 0  # messages of processes that are no worker's, since the last line
@@ -106,6 +111,7 @@ class Crew:
             member.rule = rule.go_on(process, now, kept.rule)
         else:
             rule.stop()
+            member.rule = own_rule(rule)
 
     def go_on(self) -> None:
         """Wait on for what workers of another master have left behind."""
@@ -139,9 +145,10 @@ class Crew:
             rule = self._rule(worker, recipe, launch)
             launch = rule.fit(launch)
             words = Words(settings.inherit, self._loop, self._on_word(worker))
-            launch = words.fit(launch)
+            launch = self.adoption.fit(worker, recipe, words.fit(launch))
             process = self._children.spawn(launch, mark(worker), self._on_exit(worker))
         except Exception:  # whatever it was, its descriptors are given back
+            self.adoption.give_up(worker)
             if words:
                 words.stop()
             if rule:
@@ -150,6 +157,7 @@ class Crew:
                 output.abandon()
             raise
         words.begin()
+        self.adoption.begin(worker)
         output.handed_over()
         output.pid = process.pid
         if self._guard:
@@ -268,6 +276,7 @@ class Crew:
 
     def forget(self, generation: int) -> None:
         """Drop what was kept of the workers of a generation that is gone."""
+        self.adoption.gone(generation)
         for key in [key for key in self.last_words if key[0] == generation]:
             del self.last_words[key]
 
@@ -283,8 +292,10 @@ class Crew:
         """Return the rule by which the worker is ready."""
 
         def ready() -> None:
-            self.members[worker].rule.stop()
-            self.members[worker].ready = time.time()
+            member = self.members[worker]
+            member.rule.stop()
+            member.rule = own_rule(member.rule)
+            member.ready = time.time()
             self._post(BecameReady(worker))
 
         def say(why: str) -> None:
@@ -292,9 +303,30 @@ class Crew:
 
         settings = recipe.plan.settings
         around = Surroundings(self._loop, self._children, recipe.seats, launch, say)
-        tells = dialects.says_ready(settings.inherit)
+        tells = dialects.says_ready(settings.inherit) and not settings.adopt
         pipe = kept.pipe if kept else None
-        return rule_for(settings.ready, ready, around, tells=tells, pipe=pipe)
+        make = partial(rule_for, settings.ready, around=around, tells=tells, pipe=pipe)
+        return self._listening(worker, settings, ready, make) if settings.adopt else make(ready)
+
+    def _listening(
+        self,
+        worker: WorkerId,
+        settings: Settings,
+        ready: Callable[[], None],
+        make: Callable[[Callable[[], None]], Rule],
+    ) -> Rule:
+        """Return the rule for a worker that binds for itself."""
+        rule = Listening(ready, partial(self.adoption.missing, worker))
+        if settings.ready.kind in ABOUT_LISTENERS:
+            rule.then(partial(make, rule.own_rule_is_met))
+        else:
+            rule.beside(make(rule.own_rule_is_met))
+        return rule
+
+    def heard_listen(self, worker: WorkerId) -> None:
+        """Take into account that a worker listens where it has bound for itself."""
+        if (member := self.members.get(worker)) and isinstance(member.rule, Listening):
+            member.rule.listened()
 
     def _on_word(self, worker: WorkerId) -> Callable[[], None]:
         def on_word() -> None:
@@ -313,7 +345,11 @@ class Crew:
                 self._guard.gone(member.process.pid)
             member.rule.stop()
             member.words.stop()
-            self.last_words[worker[:2]] = worker, member.output.ended()
+            lines = member.output.ended()
+            self.last_words[worker[:2]] = worker, lines
+            if status:
+                others = procfs.tree(other.process.pid for other in self.members.values())
+                how += advice.about(lines, member.recipe.inherited, others)
             self._post(Exited(worker, how, status))
 
         return on_exit

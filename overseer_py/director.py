@@ -47,8 +47,8 @@ class Director:
             case Divert(generation, percent):
                 self._sockets.divert(generation, percent)
                 self._crew.attend(generation, time.monotonic())
-            case Park():
-                self._sockets.park(served=self._fleet.roster.served)
+            case Park(served):
+                self._sockets.park(served=served)
         self._look_for_strangers()
         return failed
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from overseer_py import __version__
+from overseer_py.answers import Builders
 from overseer_py.census import Census
 from overseer_py.commands import Commands
 from overseer_py.config import Sources
@@ -96,6 +97,8 @@ class House:
         self.systemd = SystemdObserver(self._manager, self.fleet)
         self._open_sockets(settings, asks, kept)
         self.plans = Plans(sources, settings, self.sockets, start_directory)
+        builders = Builders(self.plans.learn, self.sockets.exchange)
+        self.crew.adoption.build_on(builders, self.crew.heard_listen)
         self._furnish(asks)
 
     def _open_sockets(self, settings: Settings, asks: Asks, kept: Snapshot | None) -> None:
@@ -180,6 +183,7 @@ class House:
             errands=self.errands.kept(),
             updates=self.updates.kept(),
             strangers=sorted(self.director.strangers),
+            bound=self.crew.adoption.kept(),
             upgrade=self.upgrade.kept(),
         )
 
@@ -192,6 +196,7 @@ class House:
         self.inhabit(kept.claim.claim() if kept.claim else None, kept)
         workers = self.fleet.roster.workers()
         starting = {worker.id for worker in workers if worker.state is WorkerState.STARTING}
+        self.crew.adoption.resume(kept.bound, self.plans.recipe_for)
         self.crew.resume(kept.crew, self.plans.recipe_for, starting)
         self.ledger.resume(kept.ledger)
         self.errands.resume(kept.errands)

@@ -15,6 +15,7 @@ from overseer_py.dialects import DIALECTS
 from overseer_py.release import places
 from overseer_py.values import ReadyRule
 
+AUTO = "auto"  # of adopt: every fixed TCP port that the program binds
 LONGEST_NAME = 64
 
 
@@ -50,6 +51,13 @@ def as_written(value: object) -> str:
 def an_address(text: str) -> str:
     """Return an address as it was written, once it is known to be one."""
     address.parse(text, 0)  # names need to know the others: config.py parses them all once more
+    return text
+
+
+def an_adopted_address(text: str) -> str:
+    """Return an address that a program binds for itself, or ``auto``."""
+    if text != AUTO:
+        address.parse_adopted(text, 0)
     return text
 
 

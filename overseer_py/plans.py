@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import count
 from typing import Any, TypeVar
 
 from overseer_py import environment
+from overseer_py.address import Address
 from overseer_py.config import Config, Sources
 from overseer_py.errors import LaunchError, ListenerError, OverseerError
+from overseer_py.option import AUTO
 from overseer_py.readiness import check
 from overseer_py.recipe import Plan, Recipe, Resolved, resolve
 from overseer_py.settings import Settings
 from overseer_py.sockets import Sockets
+from overseer_py.system import seccomp
 from overseer_py.system.listeners import Listener, Seat
 
 T = TypeVar("T")
@@ -48,6 +52,14 @@ class KeptPlan:
 
     settings: Settings
     listeners: list[int]
+    loose: list[Address] = field(default_factory=list)
+    learned: list[int] = field(default_factory=list)
+
+    def plan(self, known: Sequence[Listener]) -> Plan:
+        """Return it, with these listeners."""
+        listeners = [known[number] for number in self.listeners]
+        learned = tuple(known[number] for number in self.learned)
+        return Plan(self.settings, listeners, self.loose, learned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,12 @@ def is_to_be_fetched(settings: Settings, directory: str) -> bool:
     return bool(settings.fetch) and not os.path.lexists(os.path.join(directory, settings.to))
 
 
+def _check_adoption(settings: Settings) -> None:
+    """Raise ListenerError if a program's own sockets cannot be adopted on this machine."""
+    if settings.adopt and (why := seccomp.obstacle()):
+        raise ListenerError(f"adopt: {why}; use --listen and hand the program its socket")
+
+
 class Plans:
     """The plan for the next generation, and the recipe of each present one."""
 
@@ -96,7 +114,8 @@ class Plans:
 
     def open(self, config: Config) -> None:
         """Open the listeners and resolve everything once; raise for the first thing wrong."""
-        self.plan = Plan(config.settings, self._sockets.open(config.addresses))
+        _check_adoption(config.settings)
+        self.plan = Plan(config.settings, self._sockets.open(config.addresses), config.loose)
         try:
             if not is_to_be_fetched(config.settings, self._start_directory):
                 self._expected = self._resolve(self.plan, []).resolved
@@ -114,7 +133,7 @@ class Plans:
             return _place_of(plan, plans)
 
         return KeptPlans(
-            [KeptPlan(p.settings, [_place_of(o, known) for o in p.listeners]) for p in plans],
+            [_written(plan, known) for plan in plans],
             number(self.plan),
             {generation: number(plan) for generation, plan in self._begun.items()},
             {g: KeptRecipe(number(r.plan), r.resolved) for g, r in self._recipes.items()},
@@ -127,7 +146,7 @@ class Plans:
     def resume(self, kept: KeptPlans) -> None:
         """Go on with the plans of an earlier image; the sockets are there already."""
         known = self._sockets.known()
-        plans = [Plan(each.settings, [known[i] for i in each.listeners]) for each in kept.plans]
+        plans = [each.plan(known) for each in kept.plans]
         self.plan, self.release = plans[kept.plan], kept.release
         self._begun = {generation: plans[i] for generation, i in kept.begun.items()}
         self._spoilt = {generation: LaunchError(why) for generation, why in kept.spoilt.items()}
@@ -183,7 +202,12 @@ class Plans:
         names = [f.name for f in fields(Settings)]
         changed = [name for name in names if getattr(new, name) != getattr(old, name)]
         kept: dict[str, Any] = {key: getattr(old, key) for key in FIXED}
-        plan = Plan(replace(new, **kept), self._sockets.open(config.addresses))
+        _check_adoption(new)
+        opened = self._sockets.open(config.addresses)
+        plan = Plan(replace(new, **kept), opened, config.loose)
+        if not {"adopt", "command"} & set(changed):  # it will bind what it has bound
+            for listener in self.plan.learned:
+                plan = plan.learning(listener)
         try:
             self._require_access(plan)
             resolved = self._resolve(plan, []).resolved
@@ -213,6 +237,23 @@ class Plans:
                     f"({why}) stay; restart the master to change them"
                 )
 
+    def learn(self, generation: int, address: Address) -> Seat:
+        """Take in what a program of this generation binds; raise ListenerError.
+
+        The generations after it must bind it, too; one that has begun need not.
+        """
+        before = self._begun.get(generation)
+        if before is None:
+            raise ListenerError(f"listen {address}: generation {generation} has gone")
+        taken = {listener.name for listener in before.listeners}
+        names = (f"{address.name}-{n}" if n else address.name for n in count())
+        address = replace(address, name=next(name for name in names if name not in taken))
+        seat = self._sockets.learn(generation, address, shared=bool(before.why_all_are_shared))
+        self._begun[generation] = after = before.learning(seat.listener)
+        if self.plan is before and generation == max(self._begun):
+            self.plan = after
+        return seat
+
     def failed(self, generation: int, current: int | None) -> None:
         """Take back the plan of a rollout that did not become current."""
         self._lost.clear()
@@ -234,8 +275,9 @@ class Plans:
         return self._sockets.keep_only(listener for plan in plans for listener in plan.listeners)
 
     def _resolve(self, plan: Plan, seats: Sequence[Seat]) -> Recipe:
-        check(plan.settings.ready, plan.listeners)
-        inherited = [listener.inherited() for listener in plan.listeners]
+        if AUTO not in plan.settings.adopt:  # else names are made as the program binds
+            check(plan.settings.ready, [*plan.listeners, *plan.loose])
+        inherited = [listener.inherited() for listener in plan.inherited]
         environ, directory = self._sources.environ, self._start_directory
         resolved = resolve(plan.settings, inherited, environ, directory)
         if self.release:
@@ -246,6 +288,13 @@ class Plans:
 def _once(plans: Sequence[Plan]) -> list[Plan]:
     """Return each of them once: two equal ones are two."""
     return list({id(plan): plan for plan in plans}.values())
+
+
+def _written(plan: Plan, known: Sequence[Listener]) -> KeptPlan:
+    listeners, learned = (
+        [_place_of(listener, known) for listener in some] for some in (plan.listeners, plan.learned)
+    )
+    return KeptPlan(plan.settings, listeners, list(plan.loose), learned)
 
 
 def _place_of(one: T, of: Sequence[T]) -> int:

@@ -16,6 +16,7 @@ from overseer_py.trials import AcceptAs, Exec, Http, Surroundings
 from overseer_py.values import ReadyRule
 from overseer_py.watches import Accept, Delay, Notify, NotifyOrDelay, ReadyPipe, Rule, Told
 
+ABOUT_LISTENERS = ("auto", "accept", "http")  # rules that look at what a worker listens on
 ALIVE_LONG_ENOUGH = 1.0  # seconds: ``auto`` without listeners and without READY=1
 
 

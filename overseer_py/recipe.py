@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from overseer_py import dialects, environment, handover
+from overseer_py.address import Address
 from overseer_py.core.messages import WorkerId
 from overseer_py.core.policy import Policy
 from overseer_py.errors import ConfigError, LaunchError
 from overseer_py.executable import Executable, look_up
 from overseer_py.handover import Inherited
+from overseer_py.option import AUTO
 from overseer_py.settings import Settings
 from overseer_py.system.identity import identity_of
 from overseer_py.system.launch import Identity, Launch
@@ -31,14 +33,36 @@ class Plan:
 
     settings: Settings
     listeners: Sequence[Listener]
+    loose: Sequence[Address] = ()  # ports that the program binds wherever it likes
+    learned: tuple[Listener, ...] = ()  # of the listeners those that it has bound so
+
+    @property
+    def inherited(self) -> list[Listener]:
+        """The listeners that workers get as descriptors: 3, 4, …."""
+        return [listener for listener in self.listeners if not listener.wanted.adopted]
+
+    def learning(self, listener: Listener) -> Plan:
+        """Return the same with one more listener, which the program has bound for itself."""
+        listeners, learned = (*self.listeners, listener), (*self.learned, listener)
+        return replace(self, listeners=listeners, learned=learned)
+
+    def name_for(self, port: int) -> str:
+        """Return what to call a port that the program binds; empty if it is not to be adopted."""
+        found = [address.name for address in self.loose if address.port == port]
+        return found[0] if found else f"port-{port}" if AUTO in self.settings.adopt else ""
 
     def why_shared(self, listener: Listener) -> str:
         """Return why generations share this listener's socket; empty if each has its own."""
+        return self.why_all_are_shared or listener.obstacle
+
+    @property
+    def why_all_are_shared(self) -> str:
+        """Why generations share every listener's socket; empty if that is not asked for."""
         if self.settings.handover == "shared":
             return "asked for"
         if self.settings.surge:  # what replaces workers one by one has no moment to cut over
             return f"surge {self.settings.surge} replaces workers in batches, beside each other"
-        return listener.obstacle
+        return ""
 
     def steered(self) -> dict[Listener, bool]:
         """Return the listeners, each with whether a generation has a socket of its own there."""
@@ -48,7 +72,9 @@ class Plan:
         """Return what the core needs to know."""
         steered = [listener for listener, own in self.steered().items() if own]
         lasting = any(listener.lasting for listener in steered)
-        return self.settings.policy(steered=bool(steered), parked=lasting)
+        to_come = bool(self.loose) or AUTO in self.settings.adopt
+        may_be = bool(steered) or (to_come and not self.why_all_are_shared)
+        return self.settings.policy(steered=may_be, parked=lasting)
 
 
 class Resolved(NamedTuple):
@@ -97,6 +123,11 @@ class Recipe:
         """Where the workers run, links resolved."""
         return self.resolved.directory
 
+    @property
+    def inherited(self) -> list[Seat]:
+        """The seats that workers get as descriptors."""
+        return [seat for seat in self.seats if not seat.adopted]
+
     def launch(self, worker: WorkerId, environ: Mapping[str, str]) -> Launch:
         """Return how to start this worker; ``environ`` is what the master adds for it alone."""
         settings = self.plan.settings
@@ -106,7 +137,7 @@ class Recipe:
             environ={**self.resolved.environ, **mark(worker), **own, **environ},
             directory=self.directory,
             executable=self.resolved.program.file if self.resolved.program else "",
-            fds=[seat.fd for seat in self.seats],
+            fds=[seat.fd for seat in self.inherited],
             death_signal=settings.drains_at if settings.orphans == "drain" else 0,
             umask=settings.umask,
             identity=self.resolved.identity,

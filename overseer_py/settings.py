@@ -49,6 +49,14 @@ class Settings:
         short="l",
         repeat=True,
     )
+    adopt: tuple[str, ...] = option.opt(
+        (),
+        "A listener that the program binds for itself: HOST:PORT, :PORT, [V6]:PORT, unix:/path, or "
+        "auto for every fixed TCP port that it binds.",
+        option.an_adopted_address,
+        metavar="[NAME=]ADDR|auto",
+        repeat=True,
+    )
     workers: int = option.opt(
         1, "Workers in the current generation.", values.workers, metavar="N", short="w"
     )

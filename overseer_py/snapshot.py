@@ -7,10 +7,11 @@ over.  Whatever cannot be read so needs a new FORMAT, and code here that knows b
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from overseer_py import __version__
+from overseer_py.bound import KeptBound
 from overseer_py.control import KeptControl, KeptRequest
 from overseer_py.core.snapshot import FleetSnapshot
 from overseer_py.crew import KeptCrew
@@ -73,6 +74,7 @@ class Snapshot:
     updates: KeptUpdates
     strangers: list[int]
     upgrade: list[KeptRequest]  # who waits for the upgrade itself
+    bound: list[KeptBound] = field(default_factory=list)  # those who bind for themselves
 
     def inherited(self, claim: Claim) -> Snapshot:
         """Return it for a master that has the name now."""

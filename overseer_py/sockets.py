@@ -13,18 +13,18 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain
 
-from overseer_py import holdings
+from overseer_py import holdings, wanted
 from overseer_py.address import Address, Kind
-from overseer_py.errors import ConfigError, ListenerError
+from overseer_py.errors import ListenerError
 from overseer_py.holdings import KeptSockets
 from overseer_py.system.fdstore import FdStore
 from overseer_py.system.group import Group
 from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener, resume
 from overseer_py.system.loop import HANGUP, Loop
-from overseer_py.system.unix import Renamed, owner_of
+from overseer_py.system.steering import Steered
+from overseer_py.system.unix import Renamed
 
 
 class Sockets:
@@ -83,8 +83,10 @@ class Sockets:
             for address in addresses:
                 found = self._find(address, taken)
                 taken += found
-                chosen += [_renamed(o, address) for o in found] or [self._obtain(address, left)]
-            _check_names(chosen)
+                chosen += [wanted.renamed(o, address) for o in found] or [
+                    self._obtain(address, left)
+                ]
+            wanted.check_names(chosen)
         except Exception:  # whatever it was: all of them or none
             for listener in chosen:
                 if listener not in self._open:
@@ -116,6 +118,31 @@ class Sockets:
             self.leave(generation)
             raise
         return seats
+
+    def learn(self, generation: int, address: Address, *, shared: bool) -> Seat:
+        """Return a generation's seat where its program binds for itself; raise ListenerError."""
+        listener = next(iter(self._find(address, ())), None)
+        if listener is None:
+            listener = open_listener(address)
+            self._watch(listener.group, listener.socket)
+            self._open.append(listener)
+        seat = self._take(generation, listener, own=not (shared or listener.obstacle))
+        self._seats[generation].append(seat)
+        if generation == self._current:  # an older one may have had it first
+            listener.group.cut_over(seat.socket)
+        self._keep()
+        return seat
+
+    def exchange(self, seat: Seat, inode: int) -> None:
+        """Give a generation the socket that its program has made; raise ListenerError."""
+        group, before = seat.listener.group, seat.socket
+        assert isinstance(group, Steered)  # or it was not admitted
+        seat.socket = group.enter(inode, seat.listener.wanted.backlog)
+        if before is group.live:  # who waits there is lost, but for tcp_migrate_req
+            group.cut_over(seat.socket)
+        self._watch(group, seat.socket)
+        self._release(seat.listener, before)
+        self._keep()
 
     def cut_over(self, generation: int) -> None:
         """Let all that is new come to this generation; raise ListenerError if not all can."""
@@ -296,7 +323,11 @@ class Sockets:
         """Return what is open for an address: the same, or the same place under another name."""
         if address.kind is Kind.ADOPTED:
             return choose(address, self._adopted)
-        same = [o for o in self._open if _place(o.wanted) == _place(address) and o not in taken]
+        same = [
+            o
+            for o in self._open
+            if wanted.place(o.wanted) == wanted.place(address) and o not in taken
+        ]
         same.sort(key=lambda listener: listener.name != address.name)
         return same[:1]
 
@@ -312,36 +343,5 @@ class Sockets:
             listener.close()
 
 
-def _renamed(listener: Listener, address: Address) -> Listener:
-    """Return a listener as it is asked for now; what its socket cannot change is refused."""
-    wanted = listener.wanted
-    if address.kind is Kind.ADOPTED:
-        if address.name == listener.name or address.name.startswith("listener-"):
-            return listener
-        return replace(listener, name=address.name)
-    if wanted == address:
-        return listener
-    if wanted.nonblock != address.nonblock:
-        raise ListenerError(
-            f"listen {address}: nonblock of an open listener stays; restart the master to change it"
-        )
-    try:
-        owner_of(address)  # now, and not when the next generation's is bound
-    except ConfigError as error:
-        raise ConfigError(f"listen {address}: {error}") from error
-    return replace(listener, name=address.name, wanted=address)
-
-
 def _inode(sock: socket.socket) -> int:
     return os.fstat(sock.fileno()).st_ino
-
-
-def _place(address: Address) -> tuple[object, ...]:
-    return address.kind, address.host, address.port, address.path, address.bracketed
-
-
-def _check_names(listeners: Sequence[Listener]) -> None:
-    names = [listener.name for listener in listeners]
-    for name in names:
-        if names.count(name) > 1:
-            raise ListenerError(f"listen: two listeners are named {name}; write NAME=ADDR")

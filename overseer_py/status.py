@@ -89,7 +89,7 @@ def _listener(plans: Plans, index: int, listener: Listener) -> dict[str, object]
     return {
         "name": listener.name,
         "address": listener.address,
-        "fd": FIRST_FD + index,
+        "fd": None if listener.wanted.adopted else FIRST_FD + index,
         "type": listener.kind,
         "handover": "shared" if why else "steered",
         "handover_reason": why or None,

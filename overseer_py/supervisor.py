@@ -229,6 +229,7 @@ class Supervisor:
                 self._tell_guard()
             case "worker-ready":
                 self._house.sockets.listen_again()
+                self._tell_guard()  # of what it has bound for itself
             case "reloaded":
                 settings = self._house.plans.plan.settings
                 self._house.updates.follow(settings, self._house.start_directory, self._house.guard)

@@ -29,6 +29,7 @@ class KeptRule:
     next_look: float | None = None
     pipe: Fd | None = None
     told: bool = False  # its convention's word has come
+    met: bool = False  # it is met, and the worker does not listen for itself yet
 
 
 class Rule:
@@ -152,6 +153,7 @@ class Accept(Rule):
         super().__init__(on_ready)
         self._seats = seats
         self._visits: dict[str, Visit] = {}
+        self._proven: set[str] = set()  # where a visit was accepted
         self._pid = 0
         self._pause = self._FIRST
 
@@ -164,9 +166,11 @@ class Accept(Rule):
         """Look at the worker's whole tree: gunicorn's listeners are polled by its children."""
         self._pause = min(self._pause * self._GROWTH, self._LONGEST)
         self.next_look = now + self._pause
-        names = traffic.missing(self._pid, {seat.name: seat.socket for seat in self._seats})
+        inherited = {seat.name: seat.socket for seat in self._seats if not seat.adopted}
+        names = traffic.missing(self._pid, inherited) if inherited else []
         if self._pause == self._LONGEST:
             names = [name for name in names if not self._is_visited(name)]
+        names += self._unvisited()
         if not names:
             self.on_ready()
             return
@@ -174,8 +178,23 @@ class Accept(Rule):
         if any(procfs.is_hidden(pid) for pid in procfs.tree([self._pid])):
             self.hint += "; its descriptors are hidden: give CAP_SYS_PTRACE, or another --ready"
 
+    def _unvisited(self) -> list[str]:
+        """Return where the worker listens for itself, and accepts nothing.
+
+        One that ends each connection at once is never seen to have one.  But ours has an end then,
+        and it waits for the next.
+        """
+        found = {o.name: o for o in self._seats if o.adopted and not self._is_visited(o.name)}
+        ended = {
+            n: o.socket for n, o in found.items() if n in self._visits and self._visits[n].ended
+        }
+        waiting = ended.keys() - traffic.missing(self._pid, ended) if ended else set()
+        return [name for name in found if name not in waiting]
+
     def _is_visited(self, name: str) -> bool:
         """Whether the worker has accepted a connection of ours; open one if there is none."""
+        if name in self._proven:
+            return True
         if name not in self._visits:
             (seat,) = (seat for seat in self._seats if seat.name == name)
             with suppress(OSError):  # no descriptor left, or no loopback there: the next look
@@ -183,6 +202,8 @@ class Accept(Rule):
             return False
         held = {inode for pid in procfs.tree([self._pid]) for inode in procfs.sockets(pid)}
         if self._visits[name].accepted in held:
+            self._proven.add(name)
+            self._visits.pop(name).close()
             return True
         if self._visits[name].accepted:  # by another's worker, with whom the socket is shared
             self._visits.pop(name).close()

@@ -12,6 +12,7 @@ from overseer_py.cli.say import say
 from overseer_py.config import Config, Sources
 from overseer_py.errors import ConfigError, OverseerError
 from overseer_py.handover import PLACEHOLDER, Inherited
+from overseer_py.option import AUTO
 from overseer_py.plans import is_to_be_fetched
 from overseer_py.readiness import check as check_rule
 from overseer_py.recipe import Resolved, logical_directory, resolve
@@ -45,7 +46,10 @@ def check(sources: Sources) -> None:
     for warning in config.warnings:
         say(f"warning: {warning}")
     settings = config.settings
-    where = ", ".join(map(str, config.addresses)) or "nothing"
+    places = [*map(str, (*config.addresses, *config.loose))]
+    if AUTO in settings.adopt:
+        places.append("whatever port it binds")
+    where = ", ".join(places) or "nothing"
     click.echo(f"{settings.name}: good")
     click.echo(f"  runs {' '.join(settings.command)}")
     click.echo(f"  in {found.directory}, {settings.workers} worker(s), listening at {where}")
@@ -54,11 +58,13 @@ def check(sources: Sources) -> None:
 def examine(config: Config, sources: Sources) -> Resolved:
     """Look up every name that the settings use; raise ConfigError for what is not there."""
     settings = config.settings
-    inherited = [_as_inherited(address) for address in config.addresses]
+    inherited = [_as_inherited(address) for address in config.addresses if not address.adopted]
+    adopted = [address for address in (*config.addresses, *config.loose) if address.adopted]
     if not inherited and PLACEHOLDER.search(" ".join(settings.command)):
         say("warning: no listener: the command needs one of systemd's (LISTEN_FDS), or --listen")
         inherited = [Inherited("listener-0", "(systemd's)", 0)]
-    check_rule(settings.ready, inherited)
+    if AUTO not in settings.adopt:  # else names are made as the program binds
+        check_rule(settings.ready, [*inherited, *adopted])
     _check_source(settings)
     directory = logical_directory(sources.environ)
     fetched = is_to_be_fetched(settings, directory)

@@ -24,6 +24,7 @@ Examples:
   overseer run --listen :8000 -- uvicorn --fd {fd} app:app
   overseer run --listen :8000 --workers 2 --ready http:/health -- node server.js
   overseer run --listen unix:/run/app.sock?mode=0660 -- gunicorn app:app
+  overseer run --adopt 127.0.0.1:8000 -- python3 -m http.server 8000
   overseer run --listen :80 --drain-signal QUIT --env 'NGINX=3;' -- nginx -g 'daemon off;'
 
 \b

@@ -115,7 +115,8 @@ def _shown(document: Document) -> Iterator[str]:
     for listener in document["listeners"]:
         why = f" ({listener['handover_reason']})" if listener.get("handover_reason") else ""
         place = f"{listener['name']}  {listener['address']}  {listener['type']}"
-        yield f"  {place}  fd {listener['fd']}  {listener['handover']}{why}"
+        fd = "adopted" if listener["fd"] is None else f"fd {listener['fd']}"
+        yield f"  {place}  {fd}  {listener['handover']}{why}"
     if release := document.get("release"):
         before = document["previous_release"]
         yield f"  release {release[:12]}{f', before it {before[:12]}' if before else ''}"

@@ -145,7 +145,12 @@ class Divert:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Let what is new wait with whoever handed the sockets over: nobody serves it any more."""
+    """Let what is new wait with whoever handed the sockets over: nobody serves it any more.
+
+    ``served``: whether a worker finishes with those who wait already.
+    """
+
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)

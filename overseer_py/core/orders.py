@@ -54,7 +54,7 @@ class Orders:
         """Let nothing new go to anybody any more."""
         for generation in self._roster.generations.values():
             generation.cut_off = True
-        self._actions.append(Park())
+        self._actions.append(Park(self._roster.served))  # now: later nobody is current
 
     def divert(self, candidate: Generation, percent: int) -> None:
         """Let a share of what is new go to the candidate."""

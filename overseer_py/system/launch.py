@@ -11,13 +11,14 @@ import errno
 import os
 import resource
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import NamedTuple, NoReturn
 
 from overseer_py.handover import FIRST_FD
-from overseer_py.system import libc, stand_in
+from overseer_py.system import libc, seccomp, stand_in
 from overseer_py.system.stand_in import StandIn
 
 NOT_EXECUTED = 127  # exit status of a child that could not become the program
@@ -29,6 +30,13 @@ class Identity(NamedTuple):
     uid: int
     gid: int
     groups: tuple[int, ...]
+
+
+class Snare(NamedTuple):
+    """Which calls of a program wait for the master's answer (seccomp.py)."""
+
+    channel: int  # a socket over which the master gets the descriptor where they arrive
+    paths: bool  # whether unlink(2) waits, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class Launch:
     umask: int | None = None
     identity: Identity | None = None
     stand_in: StandIn | None = None  # between it and the master, if it signals its parent
+    snare: Snare | None = None  # some of its calls wait for the master
 
 
 def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) -> NoReturn:
@@ -58,6 +67,7 @@ def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) 
         os.setpgid(0, 0)
         above = FIRST_FD + len(launch.fds)
         pipe = fcntl(launch.stand_in.pipe, F_DUPFD_CLOEXEC, above) if launch.stand_in else -1
+        channel = fcntl(launch.snare.channel, F_DUPFD_CLOEXEC, above) if launch.snare else -1
         report_fd = place(report_fd, launch)
         step = f"enter directory {launch.directory}"
         if launch.directory:
@@ -74,6 +84,10 @@ def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) 
             die_with(master, launch.death_signal)
         environ = with_pids(launch.environ, master)
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        if launch.snare:
+            step = "have its calls wait for the master (--adopt)"
+            ensnare(channel, paths=launch.snare.paths)
+            step = f"execute {launch.argv[0]}"
         reset_signals()  # last: one that waited takes effect here, with its default action
         if launch.executable:
             os.execve(launch.executable, list(launch.argv), environ)
@@ -83,6 +97,14 @@ def become(launch: Launch, master: int, limit: tuple[int, int], report_fd: int) 
     except BaseException as error:  # noqa: BLE001 - the child must never return into the master
         os.write(report_fd, f"could not {step}: {error}".encode())
     os._exit(NOT_EXECUTED)
+
+
+def ensnare(channel: int, *, paths: bool) -> None:
+    """Put the filter on, and send the master the descriptor where the calls arrive."""
+    trap = seccomp.install(paths=paths)
+    with socket.socket(fileno=channel) as sock:
+        socket.send_fds(sock, [b"."], [trap])
+    os.close(trap)
 
 
 def with_pids(environ: Mapping[str, str], parent: int) -> dict[str, str]:

@@ -50,6 +50,15 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
     return duplicate
 
 
+def syscall(number: int, *arguments: object) -> int:
+    """Make a system call that the C library has no name for; raise OSError if it fails."""
+    words = (ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)
+    result: int = _libc.syscall(ctypes.c_long(number), *words)
+    if result < 0:
+        raise _error()
+    return result
+
+
 def _error() -> OSError:
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))

@@ -128,6 +128,11 @@ class Seat:
         return self.listener.name
 
     @property
+    def adopted(self) -> bool:
+        """Whether the program binds it for itself, and does not inherit it."""
+        return self.listener.wanted.adopted
+
+    @property
     def fd(self) -> int:
         """The master's descriptor."""
         return self.socket.fileno()

@@ -10,6 +10,7 @@ unused at once, so that a server which takes one connection at a time is not hel
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -68,6 +69,17 @@ class Visit:
             return sockdiag.server_inode(self._socket)
         except OSError:  # the handshake is not done
             return 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the other side has sent something, or has ended it: somebody had accepted it."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            return error.errno == errno.ECONNRESET
+        return True
 
     def close(self) -> None:
         """End it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ _INET_SOCKET_ID = struct.Struct("!HH16s16s")
 _ANYTHING = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface; no cookie
 _EVERY_STATE = 0xFFFFFFFF
 _INET_MESSAGE = struct.Struct("=xBxx 2x2s16s16s12x 4xII4xI")  # struct inet_diag_msg
+_OWN_PORT_AT = 4
 _INET_INFO = 2  # INET_DIAG_INFO, as an attribute; as an extension asked for, bit 1
 _INET_ONLY_IPV6 = 11  # INET_DIAG_SKV6ONLY: of one that listens, or is bound (UDP)
 _UNIX_MESSAGE_SIZE = 16  # struct unix_diag_msg
@@ -95,6 +96,18 @@ def at_port(
         unread, unsent, inode = counts
         rest = answer[_INET_MESSAGE.size :]
         yield Entry(state, address, (port_there, peer), unread, unsent, inode, rest)
+
+
+def listening_ports(inodes: Collection[int]) -> set[int]:
+    """Return the ports at which some of these sockets listen; raise OSError."""
+    found: set[int] = set()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 1 << State.LISTEN)
+        request += _INET_SOCKET_ID.pack(0, 0, b"", b"") + _ANYTHING
+        for answer in _ask(request, _DUMP):
+            if _INET_MESSAGE.unpack_from(answer)[-1] in inodes:
+                found.add(int(struct.unpack_from("!H", answer, _OWN_PORT_AT)[0]))
+    return found
 
 
 def same_place(sock: socket.socket) -> list[int]:

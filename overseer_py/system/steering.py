@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from overseer_py.errors import ListenerError
 from overseer_py.plain import Fd
-from overseer_py.system import bpf, sockdiag
+from overseer_py.system import bpf, options, sockdiag
 from overseer_py.system.bpf import Door
 from overseer_py.system.group import Entrance, KeptGroup, way_to
 from overseer_py.system.handshake import bound_beside, greet, is_ready, take_one
@@ -36,7 +36,6 @@ _COPIED = (
     (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT),
     (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY),
 )
-_DOUBLED = {socket.SO_RCVBUF, socket.SO_SNDBUF}  # the kernel returns twice what was set
 
 
 @dataclass(slots=True, eq=False)
@@ -61,19 +60,44 @@ class Steered:
         try:
             self.settle()
             member = self._spares.pop(0) if self._spares else self._add(deaf=False)
-            try:
-                bpf.undeafen(member)
-                if member.type == socket.SOCK_STREAM:
-                    member.listen(backlog)
-                self.settle()
-                self._prove(member)
-            except OSError:
-                self.leave(member)
-                raise
+            self._enter(member, backlog)
         except OSError as error:
             why = f"{error.strerror or error}; --handover shared does without a second socket"
             raise ListenerError(f"listen {_shown(self.live)}: cannot be joined: {why}") from error
         return member
+
+    def admit(self, sock: socket.socket) -> None:
+        """Bind a socket that a program has made, for it; raise OSError."""
+        bpf.allow_others(sock)
+        sock.bind(self.live.getsockname())
+        self._members[_inode(sock)] = sock
+
+    def enter(self, inode: int, backlog: int) -> socket.socket:
+        """Let one that was admitted listen: from then on it is as one that has joined."""
+        member = self._members[inode]
+        try:
+            self.settle()
+            self._enter(member, backlog)
+        except OSError as error:
+            why = f"the program's own socket cannot be joined: {error.strerror or error}"
+            raise ListenerError(f"listen {_shown(self.live)}: {why}") from error
+        return member
+
+    def dismiss(self, inode: int) -> None:
+        """Forget one that was admitted, and never listened."""
+        if member := self._members.get(inode):
+            self.leave(member)
+
+    def _enter(self, member: socket.socket, backlog: int) -> None:
+        try:
+            bpf.undeafen(member)
+            if member.type == socket.SOCK_STREAM:
+                member.listen(backlog)
+            self.settle()
+            self._prove(member)
+        except OSError:
+            self.leave(member)
+            raise
 
     def cut_over(self, member: socket.socket) -> None:
         """Let all that is new go to this member: one setsockopt(2), atomic."""
@@ -301,12 +325,7 @@ def _begin_group(first: socket.socket) -> None:
 def _twin(sock: socket.socket) -> socket.socket:
     """Return an unbound socket with the same options."""
     twin = socket.socket(sock.family, sock.type, sock.proto)
-    for level, option in _COPIED:
-        with suppress(OSError):  # not one of this family or type
-            value = sock.getsockopt(level, option)
-            if value != twin.getsockopt(level, option):
-                doubled = level == socket.SOL_SOCKET and option in _DOUBLED
-                twin.setsockopt(level, option, value // 2 if doubled else value)
+    options.copy(_COPIED, sock, twin)
     return twin
 
 

@@ -256,7 +256,7 @@ def test_stop_with_sockets_that_were_handed_over() -> None:
         """
         5      stop
                  stopping drain=yes delay=0
-                 park
+                 park (served)
                  retire 1/0#1
                  retire 1/1#1
         6      quiet 1/1#1

@@ -130,7 +130,7 @@ def write(action: Action) -> str:
         case CutOver(generation):
             return f"cut-over {generation}"
         case Park():
-            return "park"
+            return "park" + " (served)" * action.served
         case Divert(generation, percent):
             return f"divert {generation} {percent}"
         case Quit(status):

@@ -63,7 +63,7 @@ TEXT, NUMBER = a(str), a(int)
 LISTENER = {
     "name": TEXT,
     "address": TEXT,
-    "fd": NUMBER,
+    "fd": maybe(NUMBER),
     "type": one_of("tcp", "udp", "unix"),
     "handover": one_of("steered", "shared"),
     "handover_reason": maybe(TEXT),

@@ -30,6 +30,7 @@ from tests.needs import need
 
 DOCS = ROOT / "docs"
 _NAMES = (
+    "adopt",
     "containers",
     "deploys",
     "master",

@@ -23,6 +23,7 @@ from tests.load import Load, fetch
 from tests.master import program
 from tests.needs import cannot, need
 
+HTTP_SERVER = sys.executable, "-m", "http.server", "--bind", "127.0.0.1"
 NUMBERS = itertools.count(1)
 OVERSEER = "/usr/local/bin/overseer"
 
@@ -144,6 +145,20 @@ def test_every_kind_of_listener_is_steered(unit: Unit) -> None:
         local.more()
     assert not [f for f in [*load.failures, *local.failures] if "refused" in f.failure.lower()]
     assert {each["handover"] for each in unit.status()["listeners"]} == {"steered"}
+
+
+def test_a_program_that_binds_for_itself(unit: Unit) -> None:
+    """seccomp(2) is let through, and what the program does is the master's to see."""
+    place = f"127.0.0.1:{unit.port}"
+    unit.describe(*HTTP_SERVER, str(unit.port), listen=[], adopt=[place], fdstore=True)
+    unit.start()
+    with Load(unit.port, clients=2) as load:
+        for verb in ("reload", "restart", "restart"):
+            assert unit.systemctl(verb) == 0
+            load.more()
+    assert load.failures == []
+    (listener,) = unit.status()["listeners"]
+    assert (listener["fd"], listener["handover"]) == (None, "steered")
 
 
 def test_every_command(unit: Unit) -> None:

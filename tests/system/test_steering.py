@@ -24,7 +24,7 @@ import pytest
 
 from overseer_py.address import parse
 from overseer_py.errors import ListenerError
-from overseer_py.system import bpf, connections, libc, procfs, sockdiag, steering
+from overseer_py.system import bpf, connections, handshake, libc, procfs, sockdiag, steering
 from overseer_py.system.bpf import Door
 from overseer_py.system.group import Shared
 from overseer_py.system.listeners import open_listener
@@ -1003,7 +1003,7 @@ def test_a_kernel_that_does_not_do_as_told(plain: Place, monkeypatch: pytest.Mon
     old, before = plain.group.live, descriptors()
     everything_to_the_first = bpf.choose(0)
     monkeypatch.setattr(bpf, "choose", lambda *_: everything_to_the_first)
-    monkeypatch.setattr(steering, "_PATIENCE", 20)
+    monkeypatch.setattr(handshake, "_PATIENCE", 20)
     with pytest.raises(ListenerError, match="cannot be joined: the kernel does not steer to it"):
         plain.join()
     assert descriptors() == before

@@ -1,0 +1,1 @@
+<?php echo getenv('OVERSEER_GENERATION'), ' 0 ', getmypid(), "\n";
