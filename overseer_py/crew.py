@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from overseer_py import advice, dialects
@@ -23,7 +23,7 @@ from overseer_py.core.messages import (
 )
 from overseer_py.listening import Listening, own_rule
 from overseer_py.logs import Log
-from overseer_py.member import KeptMember, Member
+from overseer_py.member import KeptCrew, KeptMember, Member
 from overseer_py.output import KeptOutput, Output
 from overseer_py.readiness import ABOUT_LISTENERS, rule_for
 from overseer_py.recipe import Recipe, mark
@@ -42,14 +42,6 @@ OpenOutput = Callable[[WorkerId, Settings, KeptOutput | None], Output]
 
 _REST = 20.0  # a look of 50 ms is followed by a second without one
 _QUIET = 10.0  # seconds between two lines about strangers
-
-
-@dataclass(frozen=True, slots=True)
-class KeptCrew:
-    """All workers that there are, and the last lines of those that there were."""
-
-    members: list[KeptMember]
-    last_words: list[tuple[WorkerId, list[str]]]
 
 
 class Crew:

@@ -28,6 +28,14 @@ class KeptMember:
     stopping: bool
 
 
+@dataclass(frozen=True, slots=True)
+class KeptCrew:
+    """All workers that there are, and the last lines of those that there were."""
+
+    members: list[KeptMember]
+    last_words: list[tuple[WorkerId, list[str]]]
+
+
 @dataclass(slots=True)
 class Member:
     """One worker's process, and what the master keeps of it."""

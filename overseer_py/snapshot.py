@@ -14,13 +14,13 @@ from overseer_py import __version__
 from overseer_py.bound import KeptBound
 from overseer_py.control import KeptControl, KeptRequest
 from overseer_py.core.snapshot import FleetSnapshot
-from overseer_py.crew import KeptCrew
 from overseer_py.errands import KeptErrands
 from overseer_py.errors import OverseerError
 from overseer_py.holdings import KeptSockets
 from overseer_py.instance import Claim
 from overseer_py.ledger import KeptLedger
 from overseer_py.link import KeptLink
+from overseer_py.member import KeptCrew
 from overseer_py.plain import Fd, descriptors, from_plain, to_plain
 from overseer_py.plans import KeptPlans
 from overseer_py.promises import KeptPromises

@@ -335,8 +335,7 @@ def _resolve(address: Address, kind: int) -> tuple[int, tuple[object, ...]]:
         raise ListenerError(f"listen {address}: {address.host}: {error.strerror}") from error
     except UnicodeError:  # an empty label, or one of more than 63 letters
         raise ListenerError(f"listen {address}: {address.host}: not a host's name") from None
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    family, _, _, _, place = found[0]
+    family, _, _, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     return family, place
 
 
