@@ -119,7 +119,10 @@ def test_the_next_master_has_as_many_descriptors(tmp_path: Path, options: list[s
             assert psutil.Process(second.pid).rlimit(psutil.RLIMIT_NOFILE) == (1024, 1024)
             os.kill(workers[0], signal.SIGKILL)
             another = second.saw("worker-started")["pid"]
-            assert psutil.Process(another).rlimit(psutil.RLIMIT_NOFILE) == (128, 1024)
+            started = psutil.Process(another)
+            while started.name() != "sleep":  # not executed yet
+                pass
+            assert started.rlimit(psutil.RLIMIT_NOFILE) == (128, 1024)
             assert second.stop() == 0
 
 
