@@ -142,8 +142,8 @@ def test_a_master_is_asked_in_passing(tmp_path: Path) -> None:
                 client = clients.enter_context(socket.create_connection(address, PATIENCE))
                 client.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 assert client.recv(4096)
-            workers = Client("keeps").status()["workers"]
-            assert sum(worker["connections"] for worker in workers) == 50
+            while sum(w["connections"] for w in Client("keeps").status()["workers"]) != 50:
+                pass  # they are not counted anew for each who asks
             busy = _cost(master.pid)
         assert max(alone, busy) < 0.005, f"{1000 * alone:.2f} ms, {1000 * busy:.2f} ms"
         master.send(signal.SIGQUIT)
