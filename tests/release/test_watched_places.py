@@ -195,7 +195,7 @@ def test_a_long_life(tmp_path: Path, tree: Path) -> None:
     current.symlink_to(tree)
     (tmp_path / "releases").mkdir()
     with watching(tmp_path, current, debounce=0.01) as watch:
-        before = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        fds, threads = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
         for number in range(50):
             beside = tmp_path / "beside"
             other = tmp_path / "releases" / f"{number}"
@@ -205,4 +205,5 @@ def test_a_long_life(tmp_path: Path, tree: Path) -> None:
             os.replace(beside, current)
             assert watch.tells() == str(current / "main.py")
         assert watch.told() == ""
-        assert (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))) == before
+        assert len(os.listdir("/proc/self/fd")) <= fds
+        assert len(os.listdir("/proc/self/task")) <= threads  # one of another test may have ended
