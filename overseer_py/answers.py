@@ -57,8 +57,8 @@ class Answers:
             self._answer(bound, others, trap, call)
         except (OSError, ListenerError) as error:
             self._refuse(bound, trap, call, error)
-        except Exception:
-            trap.proceed(call)  # whatever it was, nobody must hang
+        except Exception:  # whatever it was, the worker that waits for an answer must not hang
+            trap.proceed(call)
             raise
 
     def _answer(self, bound: Bound, others: Iterable[Bound], trap: Trap, call: Call) -> None:

@@ -180,7 +180,7 @@ class Supervisor:
         """Log what goes wrong, and go on: the workers must not pay for a defect of ours."""
         try:
             call()
-        except Exception:
+        except Exception:  # the loop survives anything
             self._house.log.exception("master-error")
 
     # -- actions ---------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Supervisor:
         except OverseerError as error:
             self._house.commands.replace_lost(worker.generation)
             self.post(Exited(worker, str(error)))
-        except Exception as error:
+        except Exception as error:  # or the fleet would wait for it for ever
             self._house.log.exception("master-error")
             self.post(Exited(worker, f"could not be started: {error!r}"))
 

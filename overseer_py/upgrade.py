@@ -15,7 +15,6 @@ from functools import partial
 from overseer_py import __version__, snapshot
 from overseer_py.control import KeptRequest, RefusedError, Request
 from overseer_py.core.messages import Report
-from overseer_py.errors import OverseerError
 from overseer_py.logs import Log
 from overseer_py.snapshot import Snapshot
 from overseer_py.system import reexec
@@ -52,8 +51,8 @@ class Upgrade:
         self._say("upgrade-begun", reason=reason)
         try:
             self._rehearsal = self._rehearse()
-        except (OSError, OverseerError, TypeError) as error:
-            self._fail(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, who waits must hear of it
+            self._fail(str(error) or repr(error))
         else:
             self._late_at = time.monotonic() + PATIENCE
 
@@ -76,8 +75,8 @@ class Upgrade:
                 reexec.execute(self._environ, state, fds)
             finally:
                 os.close(state)
-        except (OSError, OverseerError, TypeError) as error:
-            self._fail(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, who waits must hear of it
+            self._fail(str(error) or repr(error))
 
     def give_up(self, reason: str) -> None:
         """Stay as it is, although the next version could take over."""

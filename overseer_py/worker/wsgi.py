@@ -59,7 +59,7 @@ class DrainingMiddleware:
         self._count(1)
         try:
             body = self.app(environ, start)
-        except BaseException:
+        except BaseException:  # whatever it was, nobody waits for its end
             self._count(-1)
             raise
         if _is_whole(body, environ):

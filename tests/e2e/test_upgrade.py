@@ -508,6 +508,19 @@ def test_a_version_that_cannot_go_on(
         assert master.stop() == 0
 
 
+def test_a_state_that_cannot_be_written_down(tmp_path: Path, installation: Installation) -> None:
+    """Whatever goes wrong, who asks hears of it, and the service goes on."""
+    installation.change(
+        "house.py", "        assert self.guard\n", "        raise ValueError('odd')\n"
+    )
+    with started(tmp_path, installation) as master:
+        done = overseer(tmp_path, "upgrade-master")
+        assert (done.returncode, "take over: odd" in done.stderr) == (1, True)
+        assert master.saw("upgrade-failed")["reason"] == "odd"
+        master.restart()
+        assert master.stop() == 0
+
+
 def test_an_interpreter_that_is_gone(tmp_path: Path) -> None:
     """What cannot be executed changes nothing."""
     venv = tmp_path / "venv"
