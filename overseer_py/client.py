@@ -20,7 +20,8 @@ from typing import Any
 from overseer_py.errors import NoInstanceError, RequestError, RolloutError
 from overseer_py.whereabouts import connected, find, listener_of
 
-PATIENCE = 10  # seconds for an answer that needs no waiting
+PATIENCE = 10  # seconds for an answer that needs no waiting, and for a master that has no room
+_AGAIN = 0.05  # seconds until it may have room
 _GOES_ON = "what has begun goes on, see overseer status"
 
 Document = dict[str, Any]
@@ -94,15 +95,15 @@ class Client:
         ends_at = None if timeout is None else time.monotonic() + timeout
         with closing(self._connect()) as connection:
             master = _process(listener_of(connection))
-            try:
-                with suppress(_LostError):  # what it says, or not, it is the end that counts
-                    asked = {"method": "stop", "drain": drain, "follow": on_event is not None}
-                    for message in _converse(connection, asked, ends_at):
-                        _pass_on(message, on_event)
-                _await_end(master, ends_at)
-            finally:
-                if master is not None:
-                    os.close(master)
+        try:
+            with suppress(_LostError):  # what it says, or not, it is the end that counts
+                asked = {"method": "stop", "drain": drain, "follow": on_event is not None}
+                for message in self._converse(asked, ends_at):
+                    _pass_on(message, on_event)
+            _await_end(master, ends_at)
+        finally:
+            if master is not None:
+                os.close(master)
 
     def scale(self, workers: int) -> Document:
         """Have this many workers from now on."""
@@ -144,37 +145,51 @@ class Client:
     # -- how it is said ----------------------------------------------------------------------
 
     def _ask(self, method: str, patience: float = PATIENCE, **params: object) -> Document:
-        ends_at = time.monotonic() + patience
-        with closing(self._connect()) as connection:
-            *_, last = _converse(connection, {"method": method, **params}, ends_at)
-            result: Document = last["result"]
-            return result
+        *_, last = self._converse({"method": method, **params}, time.monotonic() + patience)
+        result: Document = last["result"]
+        return result
 
     def _roll(
         self, method: str, timeout: float | None, on_event: Listener | None, **params: object
     ) -> Document:
         ends_at = None if timeout is None else time.monotonic() + timeout
         rollout: Document = {}
-        with closing(self._connect()) as connection:
-            asked = {"method": method, "follow": on_event is not None, **params}
-            try:
-                for message in _converse(connection, asked, ends_at):
-                    _pass_on(message, on_event)
-                    rollout = message.get("rollout") or message.get("result") or rollout
-            except (_LateError, _LostError):
-                if rollout.get("outcome") != "committed":  # else the old one still drains
-                    raise
+        asked = {"method": method, "follow": on_event is not None, **params}
+        try:
+            for message in self._converse(asked, ends_at):
+                _pass_on(message, on_event)
+                rollout = message.get("rollout") or message.get("result") or rollout
+        except (_LateError, _LostError):
+            if rollout.get("outcome") != "committed":  # else the old one still drains
+                raise
         if rollout.get("outcome", "committed") != "committed":
             raise RolloutError(rollout)
         return rollout
 
     def _read(self, method: str, key: str, **params: object) -> Iterator[Document]:
-        with closing(self._connect()) as connection, suppress(_LostError):
-            for message in _converse(connection, {"method": method, **params}, None):
+        with suppress(_LostError):
+            for message in self._converse({"method": method, **params}, None):
                 if key in message:
                     yield message[key]
                 elif "dropped" in message:
                     yield message
+
+    def _converse(self, asked: Document, ends_at: float | None) -> Iterator[Document]:
+        """Send a request; yield each line of news, and at last the one with the result.
+
+        Again if the master has no room among many who ask: it has not begun anything then.
+        """
+        give_up_at = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with closing(self._connect()) as connection:
+                    yield from _converse(connection, asked, ends_at)
+            except _BusyError:
+                if time.monotonic() >= give_up_at:
+                    raise
+            else:
+                return
+            time.sleep(_AGAIN)
 
     def _connect(self) -> socket.socket:
         path = find(self._name, self._pid)
@@ -182,6 +197,10 @@ class Client:
             return connected(path, PATIENCE)
         except OSError as error:
             raise NoInstanceError(f"{path}: no overseer there: {error.strerror}") from error
+
+
+class _BusyError(RequestError):
+    """The master has no room for this client now, and has not looked at its request."""
 
 
 class _LateError(RequestError):
@@ -195,11 +214,12 @@ class _LostError(RequestError):
 def _converse(
     connection: socket.socket, asked: Document, ends_at: float | None
 ) -> Iterator[Document]:
-    """Send a request; yield each line of news, and at last the one with the result."""
+    """Do so once, on this connection."""
     method = asked["method"]
     received = bytearray()
     try:
-        connection.sendall(json.dumps(asked).encode() + b"\n")
+        with suppress(BrokenPipeError):  # it has said why, which is still there to read
+            connection.sendall(json.dumps(asked).encode() + b"\n")
         while True:
             connection.settimeout(_left(ends_at))
             data = connection.recv(1 << 16)
@@ -210,7 +230,7 @@ def _converse(
                 line, _, received = received.partition(b"\n")
                 message: Document = json.loads(line)
                 if "error" in message:
-                    raise RequestError(f"{method}: {message['error']['message']}")
+                    raise _refusal(method, **message["error"])
                 yield message
                 if "result" in message:
                     return
@@ -218,6 +238,11 @@ def _converse(
         raise _LateError(f"{method}: timed out; {_GOES_ON}") from error
     except (OSError, ValueError) as error:
         raise _LostError(f"{method}: {error}") from error
+
+
+def _refusal(method: str, code: str, message: str) -> RequestError:
+    kind = _BusyError if code == "busy" else RequestError
+    return kind(f"{method}: {message}")
 
 
 def _pass_on(message: Document, on_event: Listener | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +13,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
+from overseer_py import RequestError, client
 from overseer_py.client import Client
 from overseer_py.control import MOST_CLIENTS
+from overseer_py.whereabouts import connected
 from tests.e2e.callers import Caller
 from tests.master import PATIENCE, Master, program
 from tests.needs import cannot
@@ -61,21 +66,32 @@ def eventually(what: Callable[[], bool]) -> bool:
     return so
 
 
-def restarted(client: Client) -> float:
+def restarted(asking: Client) -> float:
     """Return how long a restart has taken."""
     begun = time.monotonic()
-    assert client.restart(timeout=PATIENCE)["outcome"] == "committed"
+    assert asking.restart(timeout=PATIENCE)["outcome"] == "committed"
     return time.monotonic() - begun
 
 
 def restarted_in_a_crowd(path: Path) -> list[float]:
     """Return how long each restart took that was asked for while 10,000 others connected."""
-    crowds = [subprocess.Popen(program("crowds", str(path), str(CROWD))) for _ in range(CROWDS)]
     took = []
-    while any(crowd.poll() is None for crowd in crowds):
-        took.append(restarted(Client(path)))
-    assert [crowd.returncode for crowd in crowds] == [0] * CROWDS
+    with ExitStack() as stack:
+        crowds = [stack.enter_context(crowd(path)) for _ in range(CROWDS)]
+        while any(crowd.poll() is None for crowd in crowds):
+            took.append(restarted(Client(path)))
+        assert [crowd.returncode for crowd in crowds] == [0] * CROWDS
     return took
+
+
+@contextmanager
+def crowd(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a crowd, and do not leave it behind."""
+    with subprocess.Popen(program("crowds", str(path), str(CROWD))) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_restart_in_a_crowd(tmp_path: Path) -> None:
@@ -176,6 +192,45 @@ def test_those_who_ask_nothing_make_room(tmp_path: Path) -> None:
         assert idle[0].code() == "busy"
         assert "result" in idle[1].say("status").answer()
         assert not any(caller.told for caller in idle[1:])
+
+
+def test_a_client_that_had_to_make_room_asks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crowd may come between a client's connection and its first word."""
+    with running(tmp_path) as (_, path), ExitStack() as stack:
+        connections: list[socket.socket] = []
+
+        def crowded(path: Path, patience: int) -> socket.socket:
+            connection = connected(path, patience)
+            if not connections:
+                for _ in range(MOST_CLIENTS):
+                    stack.enter_context(Caller(path))
+                assert select.select([connection], [], [], PATIENCE)[0], "the busy line"
+            connections.append(connection)
+            return connection
+
+        monkeypatch.setattr(client, "connected", crowded)
+        assert Client(path).restart(timeout=PATIENCE)["outcome"] == "committed"
+        assert len(connections) == 2
+
+
+def test_a_client_waits_for_room_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears why in the end; and is served as soon as one of those that wait has gone."""
+    with running(tmp_path) as (_, path), ExitStack() as stack:
+        waiting = [stack.enter_context(Caller(path)) for _ in range(MOST_CLIENTS)]
+        for caller in waiting:
+            caller.say("events", last=1, follow=True)
+            assert caller.hear()["event"]
+        monkeypatch.setattr(client, "PATIENCE", 1)
+        for ask in (Client(path).status, Client(path).stop, lambda: next(Client(path).events())):
+            with pytest.raises(RequestError, match="64 clients wait"):
+                ask()
+        monkeypatch.setattr(client, "PATIENCE", int(PATIENCE))
+        monkeypatch.setattr(time, "sleep", lambda _: waiting[0].close())
+        assert Client(path).status()["name"] == "app"
 
 
 def test_who_has_asked_already_is_served(tmp_path: Path) -> None:
