@@ -180,6 +180,8 @@ class Client:
         Again if the master has no room among many who ask: it has not begun anything then.
         """
         give_up_at = time.monotonic() + PATIENCE
+        if ends_at is not None:
+            give_up_at = min(give_up_at, ends_at)
         while True:
             try:
                 with closing(self._connect()) as connection:
