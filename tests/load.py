@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 PATIENCE = 60.0  # seconds a request may take before it counts as failed
+
+_CHOSEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_BEGIN, _ENOUGH = 10_000, 1000
+_lot = random.SystemRandom()  # two runs at once do not draw alike
+_given: set[int] = set()
 
 Place = int | str | tuple[str, int]
 
@@ -72,9 +79,19 @@ def _body(answer: bytes) -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody has right now."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
+    """Return a port that nobody has right now, and that nobody is given by chance before its use.
+
+    What the kernel chooses, for port 0 and for each client, is from a range of its own (ip(7)).
+    Nor is it the same port twice: several may be asked for before the first one is used.
+    """
+    end = int(_CHOSEN.read_text().split()[0])
+    ports = range(_BEGIN, end) if end - _BEGIN > _ENOUGH else [0]
+    while True:
+        with suppress(OSError), closing(socket.create_server(("", _lot.choice(ports)))) as server:
+            port = int(server.getsockname()[1])
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def other_worker(port: int, than: str) -> str:

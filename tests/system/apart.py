@@ -27,7 +27,7 @@ from overseer_py.system.process import Children, Process
 from overseer_py.system.signals import SERVED
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]  # a quick one: no site, no environment
-_PATIENCE = 100.0  # seconds: less than a test has, so that there is time to tell
+_PATIENCE = 300.0  # seconds: less than a test has, so that there is time to tell
 _TELLING = ("Name", "State", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
 _FAR = 500  # a descriptor that is in no test's way
 
