@@ -101,14 +101,14 @@ class SystemdObserver:
         self._note_failure(report)
         match report.name:
             case "service-ready":
-                self._manager.tell(READY=1)
+                self._manager.insist(READY=1)
             case "rollout-started" | "reload-begun":
                 self._manager.tell_reloading()
             case "stopping" | "gave-up" | "service-exited":
                 if self._manager.tell(STOPPING=1):
                     self._next_extension = 0.0
         if report.name in _ROLLOUT_ENDS and self._is_settled():
-            self._manager.tell(READY=1)
+            self._manager.insist(READY=1)
 
     def ping(self) -> None:
         """Say that we live: for a while there will be nobody to say so."""
@@ -129,7 +129,7 @@ class SystemdObserver:
     def say_ready(self) -> None:
         """Say what an earlier master had said, if it had: systemd waits for it anew."""
         if self._fleet.ever_ready and not self._fleet.stopping:
-            self._manager.tell(READY=1)
+            self._manager.insist(READY=1)
 
     def _is_settled(self) -> bool:
         """Whether a reload has ended, with no other one behind it, and the service serves."""

@@ -145,7 +145,8 @@ class FdStore:
         self._forget(self._held.pop(inode).name)
 
     def _forget(self, name: str) -> None:
-        self._letting_go |= self._manager.tell(FDSTOREREMOVE=1, FDNAME=name)
+        # Not told, it would be there for ever; and a busy systemd may have a queue of ten, unix(7).
+        self._letting_go |= self._manager.insist(FDSTOREREMOVE=1, FDNAME=name)
 
 
 def _obstacle(manager: ServiceManager, environ: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ _MOST_FDS = 253  # SCM_MAX_FD: what there is no room for the kernel would close,
 _NO_LINGER = struct.pack("ii", 0, 0)  # struct linger: off
 _ROOM = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_MOST_FDS * _INT)
 _AT_ONCE = 64  # messages read in one turn of the loop
-_PATIENCE = struct.pack("ll", 1, 0)  # struct timeval: for systemd to take a descriptor
+_PATIENCE = struct.pack("ll", 1, 0)  # struct timeval: for systemd to hear
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,11 @@ def microseconds(text: str) -> float | None:
 
 
 class ServiceManager:
-    """systemd, or whoever set NOTIFY_SOCKET; telling it never blocks and never fails."""
+    """systemd, or whoever set NOTIFY_SOCKET; telling it never fails.
+
+    Nor does it block, but for a second at most where a full queue would lose what systemd waits
+    for: it may have room for ten messages only (net.unix.max_dgram_qlen, unix(7)).
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
@@ -126,6 +130,10 @@ class ServiceManager:
     def tell(self, **fields: str | int) -> bool:
         """Send assignments, as in ``tell(READY=1)``; False if nobody heard."""
         return self._send(fields, [], socket.MSG_DONTWAIT)
+
+    def insist(self, **fields: str | int) -> bool:
+        """Send assignments that must not be lost; waits for room, for a second at most."""
+        return self._send(fields, [], 0)
 
     def hand_over(self, fd: int, **fields: str | int) -> bool:
         """Send assignments with a descriptor; waits for room, for a second at most."""
@@ -158,7 +166,7 @@ class ServiceManager:
     def tell_reloading(self) -> None:
         """Say RELOADING=1 with the time that systemd demands with it (253 and later)."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self.tell(RELOADING=1, MONOTONIC_USEC=now)
+        self.insist(RELOADING=1, MONOTONIC_USEC=now)
 
     def close(self) -> None:
         """Close the socket."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class Keeper:
         self.kept: dict[str, int] = {}
         self.most = 0  # that it ever had at once
         self.environ = {"NOTIFY_SOCKET": str(path)}
+        self.goes_on = threading.Event()  # it takes the next message; clear: it is busy
+        self.goes_on.set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._thread = threading.Thread(target=self._serve)
@@ -59,8 +61,9 @@ class Keeper:
 
     def close(self) -> None:
         """Let go of all."""
+        self.goes_on.set()
         with closing(ServiceManager(self.environ)) as manager:
-            manager.tell(END=1)
+            assert manager.insist(END=1)
         self._thread.join()
         self._socket.close()
         for fd in self.kept.values():
@@ -69,6 +72,7 @@ class Keeper:
     def _serve(self) -> None:
         said: dict[str, str] = {}
         while "END" not in said:
+            self.goes_on.wait()
             data, fds, *_ = socket.recv_fds(self._socket, 4096, 4)
             said = parse_message(data)
             if "FDSTORE" in said and not self._has(fds[0]):
@@ -110,6 +114,17 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
     """Give a systemd."""
     with closing(Keeper(tmp_path / "notify")) as keeper:
         yield keeper
+
+
+def with_room(run: Callable[[], None]) -> None:
+    """Run it apart, where nothing that is in use is at the descriptors that are handed over."""
+
+    def inside() -> None:
+        for _ in range(10):
+            os.dup(0)
+        run()
+
+    apart(inside)
 
 
 def test_what_is_open_is_kept(keeper: Keeper, tmp_path: Path) -> None:
@@ -159,6 +174,21 @@ def test_one_more_than_listeners_is_room_enough(keeper: Keeper) -> None:
         assert keeper.most == 6
 
 
+def test_a_busy_systemd_is_waited_for(keeper: Keeper) -> None:
+    """More is said than its queue has room for (unix(7)): nothing of it is lost."""
+    with closing(Master(keeper.environ)) as master:
+        master.open(*[f"127.0.0.1:{free_port()}" for _ in range(5)])
+        master.sockets.join(1, dict.fromkeys(master.listeners, True))
+        keeper.names()
+        keeper.goes_on.clear()
+        with closing(ServiceManager(keeper.environ)) as other:
+            while other.tell(STATUS="busy"):
+                pass
+        threading.Timer(0.02, keeper.goes_on.set).start()  # while it waits: nothing tells when
+        master.sockets.keep_only([])
+        assert keeper.names() == []
+
+
 def test_who_waits_and_is_not_served_stays(keeper: Keeper) -> None:
     """A master that ends before its worker serves leaves clients where they wait."""
     with closing(Master(keeper.environ)) as master:
@@ -182,7 +212,7 @@ def test_port_0_takes_nobodys_place(tmp_path: Path) -> None:
         second.close()
         keeper.close()
 
-    apart(run)
+    with_room(run)
 
 
 def test_descriptors_of_another_process(keeper: Keeper) -> None:
@@ -227,7 +257,7 @@ def test_the_next_master_goes_on(tmp_path: Path) -> None:
         second.close()
         keeper.close()
 
-    apart(run)
+    with_room(run)
 
 
 @pytest.mark.parametrize("fdstore", [True, False])
@@ -249,7 +279,7 @@ def test_what_nobody_wants_any_more(tmp_path: Path, fdstore: bool) -> None:
         second.close()
         keeper.close()
 
-    apart(run)
+    with_room(run)
 
 
 def test_the_newest_of_a_name(tmp_path: Path) -> None:
@@ -275,7 +305,7 @@ def test_the_newest_of_a_name(tmp_path: Path) -> None:
         os.close(newer)
         keeper.close()
 
-    apart(run)
+    with_room(run)
 
 
 def test_a_long_name(tmp_path: Path) -> None:
@@ -294,7 +324,7 @@ def test_a_long_name(tmp_path: Path) -> None:
         second.close()
         keeper.close()
 
-    apart(run)
+    with_room(run)
 
 
 def test_without_systemd() -> None:

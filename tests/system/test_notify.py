@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -268,3 +269,20 @@ def test_each_message_is_dealt_with_before_the_next_is_taken(inbox: Inbox) -> No
             client.sendto(f"STATUS={number}".encode(), "\0" + inbox.address[1:])
     assert next(inbox.read()).fields == {"STATUS": "1"}
     assert next(inbox.read()).fields == {"STATUS": "2"}
+
+
+def test_what_systemd_waits_for_is_not_lost(systemd: socket.socket) -> None:
+    """Where its queue is full there will be room once it reads on: that is waited for."""
+    with closing(manager_for(systemd)) as manager:
+        while manager.tell(STATUS="busy"):
+            pass
+        reader = threading.Timer(0.02, systemd.recv, [4096])  # while it waits: nothing tells when
+        reader.start()
+        assert manager.insist(READY=1)
+        reader.join()
+        systemd.setblocking(False)
+        said: list[bytes] = []
+        with suppress(BlockingIOError):
+            while True:
+                said.append(systemd.recv(4096))
+        assert said[-1] == b"READY=1"
