@@ -16,7 +16,7 @@ from tests.e2e.commands import TCP
 from tests.e2e.shops import uss
 from tests.load import Load, fetch
 from tests.master import HELLO, PATIENCE, Fact, Master
-from tests.release.watching import limited
+from tests.release.watching import without_inotify
 
 DEBOUNCE = 0.05
 QUICK = ["--debounce", f"{DEBOUNCE}s"]
@@ -146,7 +146,7 @@ def test_without_inotify(tmp_path: Path) -> None:
     """It is said once, with the reason, and what changes is found all the same."""
     app = App(tmp_path)
     options = [*QUICK, "--watch", str(app.tree)]
-    with limited("max_user_instances", 0), Master(tmp_path, *options, *BRISK) as master:
+    with Master(tmp_path, *options, *BRISK, wrapper=without_inotify()) as master:
         polls = master.ready().saw("watch-polls")
         assert polls["reason"].startswith("inotify: ")
         for number in (2, 3):

@@ -10,24 +10,25 @@ import pytest
 
 from overseer_py.release import hints
 from overseer_py.release.hints import elsewhere
-from tests.release.watching import Watch, limited, watching
+from tests.release.watching import Watch, in_limits_of_its_own, limited, watching
 
 pytestmark = pytest.mark.filterwarnings("ignore:Callback with id")  # watchdog's
+
+
+QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
 @pytest.mark.parametrize("kind", ["dropping", "file", "directory"])
 def test_the_queue_overflows(tmp_path: Path, tree: Path, kind: str) -> None:
     """What was lost is found: behind droppings, behind files, and in directories that are new."""
-    with limited("max_queued_events", 8):
-        watch = Watch(tmp_path, tree)
-    with watch:
-        # The queue's length is that at the time at which it was made, inotify(7).
-        with limited("max_queued_events", 8):
-            assert watch.begin() == ""
+    with watching(tmp_path, tree) as watch:
         lock = watch.watcher._hints._observer._inotify_fd._lock  # type: ignore[union-attr] # noqa: SLF001
         with lock:  # the reader stands still
-            for number in range(100):
-                (tree / (f"{number}~" if kind == "dropping" else f"{number}.py")).touch()
+            one, other = (tree / f"{name}{'~' if kind == 'dropping' else '.py'}" for name in "ab")
+            one.touch()
+            for _ in range(int(QUEUE.read_text()) // 4 + 1):  # each rename is two events
+                one.rename(other)
+                other.rename(one)
             place = tree
             if kind == "directory":
                 place = tree / "new" / "deep"
@@ -40,44 +41,56 @@ def test_the_queue_overflows(tmp_path: Path, tree: Path, kind: str) -> None:
         watch.tells_once(place / "late.py")
 
 
-@pytest.mark.parametrize("limit", ["max_user_watches", "max_user_instances"])
+@pytest.mark.parametrize("limit", ["max_inotify_watches", "max_inotify_instances"])
 def test_out_of_watches_it_polls(tmp_path: Path, tree: Path, limit: str) -> None:
     """Also if only the directories further down find none; all is found, once it is still."""
     (tree / "package" / "deep").mkdir()
     (tree / "package" / "deep" / "code.py").write_text("# deep\n")
-    with limited(limit, 0), Watch(tmp_path, tree) as watch:
-        assert watch.begin() == ""
-        assert watch.watcher.blind.startswith("inotify: ")
-        for path in (tree / "main.py", tree / "package" / "deep" / "code.py"):
-            path.write_text("# changed\n")
-            assert watch.tells() == str(path)
-        (tree / "main.py").touch()
-        assert watch.told() == ""
+
+    def run() -> None:
+        with limited(limit, 0), Watch(tmp_path, tree) as watch:
+            assert watch.begin() == ""
+            assert watch.watcher.blind.startswith("inotify: ")
+            for path in (tree / "main.py", tree / "package" / "deep" / "code.py"):
+                path.write_text("# changed\n")
+                assert watch.tells() == str(path)
+            (tree / "main.py").touch()
+            assert watch.told() == ""
+
+    in_limits_of_its_own(run)
 
 
 def test_watches_for_a_part_only(tmp_path: Path, tree: Path) -> None:
     """The directories above have one each, those below none: that is no reason to be blind."""
     for number in range(50):
         (tree / f"directory{number}").mkdir()
-    with Watch(tmp_path, tree) as probe:
-        assert probe.begin() == ""
-        used = _watches()
-    with limited("max_user_watches", used - 25), Watch(tmp_path, tree) as watch:
-        assert watch.begin() == ""
-        assert watch.watcher.blind.startswith("inotify: ")
-        (tree / "directory49" / "code.py").write_text("# new\n")
-        watch.tells_once(tree / "directory49" / "code.py")
+
+    def run() -> None:
+        with Watch(tmp_path, tree) as probe:
+            assert probe.begin() == ""
+            used = _watches()
+        with limited("max_inotify_watches", used - 25), Watch(tmp_path, tree) as watch:
+            assert watch.begin() == ""
+            assert watch.watcher.blind.startswith("inotify: ")
+            (tree / "directory49" / "code.py").write_text("# new\n")
+            watch.tells_once(tree / "directory49" / "code.py")
+
+    in_limits_of_its_own(run)
 
 
 def test_watches_that_are_used_up_later(tmp_path: Path, tree: Path) -> None:
     """New directories find no watch left: from then on it polls."""
-    with watching(tmp_path, tree) as watch, limited("max_user_watches", 1):
-        (tree / "new" / "deep").mkdir(parents=True)
-        (tree / "new" / "code.py").write_text("# new\n")
-        assert str(tree / "new") in watch.tells()
-        assert watch.watcher.blind.startswith("inotify: ")
-        (tree / "new" / "deep" / "code.py").write_text("# unseen\n")
-        watch.tells_once(tree / "new" / "deep" / "code.py")
+
+    def run() -> None:
+        with watching(tmp_path, tree) as watch, limited("max_inotify_watches", 1):
+            (tree / "new" / "deep").mkdir(parents=True)
+            (tree / "new" / "code.py").write_text("# new\n")
+            assert str(tree / "new") in watch.tells()
+            assert watch.watcher.blind.startswith("inotify: ")
+            (tree / "new" / "deep" / "code.py").write_text("# unseen\n")
+            watch.tells_once(tree / "new" / "deep" / "code.py")
+
+    in_limits_of_its_own(run)
 
 
 def test_a_slow_writer_is_waited_for_without_inotify(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +15,12 @@ from typing import Self
 
 from overseer_py.release.watcher import Watcher
 from tests.master import PATIENCE
-from tests.needs import cannot
+from tests.needs import cannot, need
+from tests.system.apart import apart
 
 DEBOUNCE = 0.05
-INOTIFY = Path("/proc/sys/fs/inotify")
+_CLONE_NEWUSER = 0x10000000
+_NO_NAMESPACE = "user namespaces cannot be made here"
 
 
 class Watch:
@@ -97,16 +101,38 @@ def replace(path: Path, text: str, beside: str = ".new") -> None:
     os.replace(new, path)
 
 
+def in_limits_of_its_own(run: Callable[[], object]) -> None:
+    """Run it in a process with limits of its own: those of the machine are everybody's.
+
+    Each user namespace has its own (user_namespaces(7)), and nobody else is in there.
+    """
+
+    def inside() -> bool:
+        if ctypes.CDLL(None).unshare(_CLONE_NEWUSER):
+            return False
+        run()
+        return True
+
+    if not apart(inside):
+        cannot(_NO_NAMESPACE)
+
+
 @contextmanager
 def limited(name: str, value: int) -> Iterator[None]:
-    """Lower a limit of inotify's for a while; it is everybody's, so not for long."""
-    limit = INOTIFY / name
+    """Lower a limit of inotify's for a while.  Only in limits of its own."""
+    limit = Path("/proc/sys/user") / name
     before = limit.read_text()
-    try:
-        limit.write_text(str(value))
-    except OSError as error:
-        cannot(f"{limit}: {error.strerror}")
+    limit.write_text(str(value))
     try:
         yield
     finally:
         limit.write_text(before)
+
+
+def without_inotify() -> list[str]:
+    """Return what to put in front of a command so that it finds no inotify instance left."""
+    apart_from_others = [need("unshare"), "--user", "--map-root-user"]
+    if subprocess.run([*apart_from_others, "true"], check=False).returncode:
+        cannot(_NO_NAMESPACE)
+    code = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$0" "$@"'
+    return [*apart_from_others, "sh", "-c", code]
