@@ -242,7 +242,7 @@ def test_half_open_connections(server: Server) -> None:
     one, two = begin(server), begin(server)
     server.call()  # not this one: it is done
     has_waiting(server.listener, 1)
-    assert half_open(server.listener) == {port(one), port(two)}
+    saw(lambda: half_open(server.listener) == {port(one), port(two)})
     assert len(open_now([server.listener])) == 1
 
 
@@ -293,9 +293,9 @@ def test_a_request(server: Server) -> None:
     assert connection.becomes_idle()
     for answered in (False, True):  # on a kept-alive connection it is the same
         client.send(REQUEST)
+        saw(lambda: connection.entry.unread == len(REQUEST))
         assert connections.has_answered(connection.entry) is answered
         assert connection.is_busy_for_good(), "it is not read yet"
-        assert connection.entry.unread == len(REQUEST)
         connection.read()
         assert connection.entry.unread == 0
         assert connection.is_busy_for_good(), "it is not answered yet"

@@ -12,7 +12,7 @@ from overseer_py.address import Address, Kind
 from overseer_py.errors import ListenerError
 from overseer_py.system.listeners import Seat
 from overseer_py.system.steering import Steered
-from tests.load import free_port
+from tests.load import PATIENCE, free_port
 from tests.system.test_sockets import Service
 
 
@@ -40,7 +40,7 @@ def group_of(seat: Seat) -> Steered:
 def meets(address: Address, seat: Seat) -> bool:
     """Whether a client that connects comes to this very socket."""
     with socket.create_connection((address.host, address.port)) as client:
-        seat.socket.settimeout(5)
+        seat.socket.settimeout(PATIENCE)
         try:
             accepted, peer = seat.socket.accept()
         except TimeoutError:

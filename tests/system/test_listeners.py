@@ -24,10 +24,11 @@ from overseer_py.system.fdstore import FdStore
 from overseer_py.system.listeners import Listener, Seat, adopt, choose, open_listener
 from overseer_py.system.loop import Loop
 from overseer_py.system.notify import ServiceManager
-from tests.load import fetch
+from tests.load import fetch, free_port
 from tests.master import HELLO, PATIENCE, Master
 from tests.needs import need
 from tests.system.apart import apart
+from tests.system.test_bpf import at_one_port, bound_client
 
 NOBODY = 65534
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -97,9 +98,13 @@ def test_ipv6_in_brackets_is_ipv6_only(opened: Open) -> None:
     assert listener.address == f"[::1]:{listener.port}"
     assert listener.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
     meets(listener, ("::1", listener.port)).close()
-    everywhere = opened("[::]:0")
+    # Nobody else may listen there: so it is bound, without listening.
+    everywhere, bound = at_one_port(
+        lambda: opened("[::]:0"),
+        lambda o: bound_client(socket.SOCK_STREAM, "127.0.0.1", o.port or 0),
+    )
     assert everywhere.port
-    with pytest.raises(ConnectionRefusedError):
+    with bound, pytest.raises(ConnectionRefusedError):
         connect(("127.0.0.1", everywhere.port))
 
 
@@ -670,9 +675,7 @@ def test_an_adopted_unix_socket_is_told_of_once(tmp_path: Path) -> None:
 def test_real_socket_activation(tmp_path: Path) -> None:
     """Under systemd's own activation a service serves, and restarts keep the socket."""
     activate = need("systemd-socket-activate")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     wrapper = [activate, "-l", f"127.0.0.1:{port}", "--fdname=http"]
     wrapper += ["-E", f"XDG_RUNTIME_DIR={tmp_path}", "-E", f"PATH={os.environ['PATH']}"]
     with Master(tmp_path, "--", *HELLO, wrapper=wrapper) as master:
