@@ -11,10 +11,11 @@ An answer is a function that writes to a request's connection: ``def answer(to: 
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,6 +125,14 @@ class Server:
         self._listener.ending.set()
         self._listener.shutdown()
         self._listener.server_close()
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    """Give the URL of a place where nobody listens, nor can: it is bound."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 # -- answers as they should be --------------------------------------------------------------------

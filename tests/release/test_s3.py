@@ -16,11 +16,13 @@ from overseer_py.errors import ConfigError, FetchError
 from overseer_py.release.candidate import Candidate, Limits
 from overseer_py.release.s3 import S3Source
 from overseer_py.release.sources import open_source
+from tests.master import PATIENCE
 from tests.release.servers import (
     Answer,
     Server,
     body,
     endless,
+    nobody,
     redirect,
     trickle,
     trickled_headers,
@@ -255,13 +257,15 @@ def test_bodies_that_are_not_whole_or_too_much(server: Server, answer: Answer, r
     """As with any other server."""
     server.at("/b/k", answer)
     with pytest.raises(FetchError, match=reason):
-        source(server.url, "b/k", size=1000, download=5.0).download(Candidate("k", ""), BytesIO())
+        source(server.url, "b/k", size=1000, download=PATIENCE).download(
+            Candidate("k", ""), BytesIO()
+        )
 
 
 def test_of_an_endless_refusal_the_beginning_is_enough(server: Server) -> None:
     """boto3 would read it to its end."""
     server.at("/b/k", endless(status=503, Retry_After="9"))
-    assert fails(source(server.url, "b/k", look=5.0)).retry_after == 9
+    assert fails(source(server.url, "b/k", look=PATIENCE)).retry_after == 9
 
 
 def test_a_signature_does_not_follow_a_redirect(server: Server, foreign: Server) -> None:
@@ -273,6 +277,5 @@ def test_a_signature_does_not_follow_a_redirect(server: Server, foreign: Server)
 
 def test_nobody_listens() -> None:
     """The reason is the system's."""
-    with Server() as server:
-        pass
-    assert "Connection refused" in str(fails(source(server.url, "b/k")))
+    with nobody() as url:
+        assert "Connection refused" in str(fails(source(url, "b/k")))

@@ -93,6 +93,23 @@ def test_a_file_that_somebody_has_put_there_since(path: str) -> None:
     assert store.restore() == one
 
 
+def test_files_of_one_size_and_time(path: str) -> None:
+    """Two that were made within one tick of the clock are two all the same."""
+    store = Store(path)
+    one, two = committed(store, A, B)
+    for name in (one, two):
+        os.utime(f"{path}.releases/{name}/app", (1, 1))
+    assert (store.current, store.previous) == (two, one)
+    assert (store.restore(), store.current, read(path)) == (one, one, A)
+    os.unlink(path)
+    write(path, B)
+    os.utime(path, (1, 1))
+    assert store.current == two  # a copy, as on a file system without hard links
+    write(path, C)
+    os.utime(path, (1, 1))
+    assert store.current is None
+
+
 def test_from_a_file_to_a_tree_and_back(path: str) -> None:
     """What a source packs differently from one day on."""
     store = Store(path)

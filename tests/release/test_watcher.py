@@ -208,6 +208,8 @@ def test_what_changed_before_the_first_look(tmp_path: Path, tree: Path) -> None:
         (tmp_path / "mark").unlink()
         assert watch.begin(since=watched.now()) == ""
     since = watched.now()
+    while watched.now() <= since:
+        pass
     (tree / "main.py").write_text("# changed\n")
     with Watch(tmp_path, current / "main.py") as watch:
         assert str(current / "main.py") in watch.begin(since=since)

@@ -13,6 +13,7 @@ from overseer_py.errors import FetchError
 from overseer_py.release import refusals
 from overseer_py.release.candidate import Limits
 from overseer_py.release.web import Ask
+from tests.master import PATIENCE
 from tests.release.fetching import CONTENT, SHORT, fails, fetched, web
 from tests.release.servers import (
     Answer,
@@ -60,9 +61,9 @@ def test_a_document_is_read_within_its_own_limit(server: Server) -> None:
 
 
 def test_a_look_reads_no_body(server: Server) -> None:
-    """An endless one does no harm, and the size is as announced."""
-    ask = Ask(server.at("/app", endless(Content_Length="1000000")))
-    with web(SHORT).look(ask) as answer:
+    """One that comes byte by byte does no harm, and the size is as announced."""
+    ask = Ask(server.at("/app", trickle(Content_Length="1000000")))
+    with web(Limits(look=PATIENCE)).look(ask) as answer:
         assert (answer.size, answer.unchanged) == (1000000, False)
 
 
@@ -147,7 +148,7 @@ def test_what_trickles_through_tls_ends_at_the_deadline(secure: Server, certific
 def test_a_refusal_whose_body_trickles_is_still_that_refusal(server: Server) -> None:
     """The reason is in the status, and it is not lost with the body."""
     late = raw(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\n")
-    error = fails(server.at("/app", late), SHORT)
+    error = fails(server.at("/app", late))
     assert error.retry_after == 7
 
 

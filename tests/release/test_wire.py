@@ -13,6 +13,7 @@ from tests.release.servers import (
     Answer,
     Server,
     body,
+    nobody,
     raw,
     redirect,
 )
@@ -118,9 +119,8 @@ def test_authorities_that_cannot_be_read_are_named(secure: Server) -> None:
 
 def test_nobody_listens() -> None:
     """The error has the system's reason."""
-    with Server() as server:
-        pass
-    assert "Connection refused" in str(fails(f"{server.url}/app?key=secret"))
+    with nobody() as url:
+        assert "Connection refused" in str(fails(f"{url}/app?key=secret"))
 
 
 @pytest.mark.parametrize(
