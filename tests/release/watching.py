@@ -6,6 +6,7 @@ import ctypes
 import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,6 +93,27 @@ def watching(tmp_path: Path, *patterns: str | Path, debounce: float = DEBOUNCE) 
         assert watch.begin() == ""
         assert not watch.watcher.blind
         yield watch
+
+
+_WRITER = """
+import sys, time
+for _ in range(int(sys.argv[2])):
+    open(sys.argv[1], "a").write("x")
+    time.sleep(.1)
+"""
+
+
+def waits_for_a_writer(watch: Watch, path: Path, writes: int, debounce: float) -> bool:
+    """Whether it tells of a file once who writes to it for long has ended, and not before.
+
+    On a slow machine the writer itself may be still for longer than a short debounce.
+    """
+    command = [sys.executable, "-c", _WRITER, str(path), str(writes)]
+    with subprocess.Popen(command) as writer:
+        told, written, age = watch.tells(), path.read_text(), time.time() - path.stat().st_mtime
+    assert told == str(path)
+    assert writer.returncode == 0
+    return written.endswith("x" * writes) and age >= debounce - 0.01
 
 
 def replace(path: Path, text: str, beside: str = ".new") -> None:
