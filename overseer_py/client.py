@@ -187,7 +187,7 @@ class Client:
                 with closing(self._connect()) as connection:
                     yield from _converse(connection, asked, ends_at)
             except _BusyError:
-                if time.monotonic() >= give_up_at:
+                if time.monotonic() + _AGAIN >= give_up_at:
                     raise
             else:
                 return
