@@ -37,7 +37,7 @@ T = TypeVar("T")
 def apart(run: Callable[[], T]) -> T:
     """Return what the function returns in a forked process; fail as it fails."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    pid = _fork()
+    pid = fork_quietly()
     if pid == 0:
         _tell(run, write_end)
     os.close(write_end)
@@ -72,7 +72,9 @@ def _stuck(pid: int) -> str:
     return "\n".join(lines)
 
 
-def _fork() -> int:
+def fork_quietly() -> int:
+    """Fork whatever threads there are: the child waits for none of them."""
+
     with warnings.catch_warnings():  # threads of other tests are idle or gone
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()

@@ -14,6 +14,7 @@ import pytest
 from overseer_py.system.launch import ensnare
 from overseer_py.system.seccomp import Call, Trap
 from tests.master import PATIENCE
+from tests.system.apart import fork_quietly
 
 
 class Child:
@@ -57,7 +58,7 @@ class Child:
 def snared(run: Callable[[], object], *, paths: bool = False) -> Iterator[Child]:
     """Run a function in a child whose calls wait; it exits with 1 if the function fails."""
     ours, theirs = socket.socketpair()
-    pid = os.fork()
+    pid = fork_quietly()
     if pid == 0:
         status = 1
         try:
