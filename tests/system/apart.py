@@ -74,7 +74,6 @@ def _stuck(pid: int) -> str:
 
 def fork_quietly() -> int:
     """Fork whatever threads there are: the child waits for none of them."""
-
     with warnings.catch_warnings():  # threads of other tests are idle or gone
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
