@@ -7,14 +7,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
 from typing import Self
 
 PATIENCE = 60.0  # seconds a request may take before it counts as failed
+_CHANCE = SystemRandom()  # another run of the tests beside this one does not draw the same
 
 Place = int | str | tuple[str, int]
 
@@ -72,9 +75,15 @@ def _body(answer: bytes) -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody has right now."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
+    """Return a port that nobody has right now, and that nobody is given before it is used.
+
+    So it is none of those that the kernel gives for port 0 and to connections, ip(7).
+    """
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(10_000, first_given) or [0]
+    while True:
+        with suppress(OSError), closing(socket.create_server(("", _CHANCE.choice(ports)))) as free:
+            return int(free.getsockname()[1])
 
 
 def other_worker(port: int, than: str) -> str:
