@@ -61,6 +61,7 @@ def test_time_is_up(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="timed out") as late:
             Client().restart(timeout=0.05)
         assert not isinstance(late.value, RolloutError)
+        master.saw("rollout-started", generation=2)  # its variables are read: it waits at the gate
         gate.open()
         master.saw("rollout-committed")
         assert master.stop() == 0

@@ -30,6 +30,7 @@ def test_restart_returns_when_the_old_generation_is_gone(tmp_path: Path) -> None
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("generation 2 committed after ")
         assert not psutil.pid_exists(old)
+        master.saw("generation-gone", generation=1)
         assert fetch(master.port()) == f"hello from {master.workers()[0]}\n"
         assert master.stop() == 0
 
