@@ -96,10 +96,10 @@ def other_worker(port: int, than: str) -> str:
 
 
 @contextmanager
-def half_a_request(port: int) -> Iterator[socket.socket]:
+def half_a_request(port: int, path: str = "/") -> Iterator[socket.socket]:
     """Give a connection that a worker waits for: accepted, but the request has no end yet."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
-        connection.sendall(b"GET / HTTP/1.0\r\n")
+        connection.sendall(f"GET {path} HTTP/1.0\r\n".encode())
         fetch(port)  # connections are accepted in order: if this one was, so was the other
         yield connection
 
