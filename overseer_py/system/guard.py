@@ -208,7 +208,7 @@ def _listen(pipe: int, deposit: Deposit | None) -> tuple[dict[int, int], set[int
         if pipe not in ready:
             continue
         if not (data := os.read(pipe, _LINE)):
-            break  # the master is dead
+            break
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             what, number = line.split()
@@ -223,10 +223,6 @@ def _listen(pipe: int, deposit: Deposit | None) -> tuple[dict[int, int], set[int
                     inodes.add(int(number))
                 case b"closed":
                     inodes.discard(int(number))
-    # What it left last may not have been heard yet, if we have not run for a while.
-    while deposit in sources and deposit and select.select([deposit], [], [], 0)[0]:
-        if not deposit.hear():
-            break
     return workers, inodes
 
 
