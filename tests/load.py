@@ -16,11 +16,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_TOTAL_RETRANS = 100  # where it is in struct tcp_info, linux/tcp.h
 PATIENCE = 60.0  # seconds a request may take before it counts as failed
+
+_CHOSEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_BEGIN, _ENOUGH = 10_000, 1000
+_lot = random.SystemRandom()  # two runs at once do not draw alike
+_given: set[int] = set()
 
 Place = int | str | tuple[str, int]
 OnConnected = Callable[[socket.socket], None]
+
+_TOTAL_RETRANS = 100  # where it is in struct tcp_info, linux/tcp.h
 
 
 @dataclass(frozen=True)
@@ -80,24 +86,20 @@ def _body(answer: bytes) -> str:
     return body.decode()
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a port that nobody has, nor gets who asks the kernel for any; not the same twice."""
-    for port in _PORTS:
-        with closing(socket.socket(type=kind)) as tried, suppress(OSError):
-            tried.bind(("", port))
-            return port
-    raise AssertionError("every port has been tried")
+def free_port() -> int:
+    """Return a port that nobody has right now, and that nobody is given by chance before its use.
 
-
-def _never_given_out() -> list[int]:
-    """Return the ports that no bind(2) to port 0, and no client, is given by the kernel: ip(7)."""
-    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    ports = [*range(10_000, int(low)), *range(int(high) + 1, 1 << 16)]
-    ports = ports or [*range(10_000, 1 << 16)]  # it gives out all of them here
-    return random.sample(ports, len(ports))
-
-
-_PORTS = iter(_never_given_out())  # another run of these tests has another order
+    What the kernel chooses, for port 0 and for each client, is from a range of its own (ip(7)).
+    Nor is it the same port twice: several may be asked for before the first one is used.
+    """
+    end = int(_CHOSEN.read_text().split()[0])
+    ports = range(_BEGIN, end) if end - _BEGIN > _ENOUGH else [0]
+    while True:
+        with suppress(OSError), closing(socket.create_server(("", _lot.choice(ports)))) as server:
+            port = int(server.getsockname()[1])
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def other_worker(port: int, than: str) -> str:

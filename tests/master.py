@@ -183,24 +183,15 @@ class Master:
 
     def guards(self) -> list[int]:
         """Return the pids of the guards (one, but for the moment of its replacement)."""
-        give_up_at = time.monotonic() + PATIENCE
-        while time.monotonic() < give_up_at:  # it has its name a moment after its start
-            children = psutil.Process(self.pid).children()
-            if found := [child.pid for child in children if _name(child) == "overseer-guard"]:
-                return found
-        return []
-
-    def zombies(self) -> list[int]:
-        """Return the children of the master that have ended, and that nobody has reaped."""
         children = psutil.Process(self.pid).children()
-        return [child.pid for child in children if _is_zombie(child)]
+        return [child.pid for child in children if _name(child) == "overseer-guard"]
 
-    def at_rest(self) -> Self:
-        """Wait until the master sleeps: it has done all that there was to do up to now."""
+    def guard(self) -> int:
+        """Wait until there is one, with its name; return its pid."""
         give_up_at = time.monotonic() + PATIENCE
-        while psutil.Process(self.pid).status() != psutil.STATUS_SLEEPING:
-            assert time.monotonic() < give_up_at, self.transcript()
-        return self
+        while len(guards := self.guards()) != 1:
+            assert time.monotonic() < give_up_at, f"guards: {guards}"
+        return guards[0]
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Wait until the master has ended and all its output is read; return its status."""
@@ -215,6 +206,18 @@ class Master:
         """Send TERM and wait; return the status."""
         self.send(signal.SIGTERM)
         return self.wait()
+
+    def zombies(self) -> list[int]:
+        """Return the children of the master that have ended, and that nobody has reaped."""
+        children = psutil.Process(self.pid).children()
+        return [child.pid for child in children if _is_zombie(child)]
+
+    def at_rest(self) -> Self:
+        """Wait until the master sleeps: it has done all that there was to do up to now."""
+        give_up_at = time.monotonic() + PATIENCE
+        while psutil.Process(self.pid).status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < give_up_at, self.transcript()
+        return self
 
     def __enter__(self) -> Self:
         return self

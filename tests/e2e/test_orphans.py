@@ -140,7 +140,7 @@ def test_a_guard_that_has_not_run_for_a_while(tmp_path: Path, options: list[str]
     """What the master left with it last counts, also if it had heard of none of that."""
     command = [*options, "--workers", "1", "--", *HELLO]
     with Master(tmp_path, *command) as first:
-        (guard,) = first.ready().guards()
+        guard = first.ready().guard()
         os.kill(guard, signal.SIGSTOP)
         for slot in (1, 2, 3):
             first.send(signal.SIGTTIN)

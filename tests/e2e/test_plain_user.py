@@ -250,7 +250,7 @@ def test_a_killed_master_leaves_nothing(user: User, place: Path) -> None:
     """The guard is the user's, too, and ends what is left."""
     with user.master(place, *TCP, "--workers", "3", "--", *HELLO) as master:
         port = master.ready().port()
-        family = [*master.workers(), *master.guards()]
+        family = [*master.workers(), master.guard()]
         assert len(family) == 4
         master.send(signal.SIGKILL)
         assert master.wait() == -signal.SIGKILL

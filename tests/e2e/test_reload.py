@@ -27,7 +27,7 @@ class Service:
         self.file = directory / "overseer.toml"
         self.web = free_port()
         self.ports = {OLD: free_port(), NEW: free_port()}
-        self.datagrams = {which: free_port(socket.SOCK_DGRAM) for which in (OLD, NEW)}
+        self.datagrams = {OLD: free_port(), NEW: free_port()}
         self.paths = {which: str(directory / f"{which}.sock") for which in (OLD, NEW)}
         self.write(OLD)
 

@@ -50,9 +50,9 @@ async def within(wanted: Lease) -> bool:
 
 path = f"{os.environ['PLACE']}/{os.environ['OVERSEER_GENERATION']}-{os.environ['OVERSEER_SLOT']}"
 os.mkfifo(path)
-# Open for writing, too: it has no end.  At one, a line that comes before it is closed is lost.
+tell("READY=1")
+# For writing, too, fifo(7): it never ends, so no line comes while it is closed and opened again.
 with open(os.open(path, os.O_RDWR)) as fifo:
-    tell("READY=1")
     for line in fifo:
         number, _, text = line.partition(" ")
         try:
