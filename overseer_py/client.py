@@ -180,12 +180,14 @@ class Client:
         Again if the master has no room among many who ask: it has not begun anything then.
         """
         give_up_at = time.monotonic() + PATIENCE
+        if ends_at is not None:
+            give_up_at = min(give_up_at, ends_at)
         while True:
             try:
                 with closing(self._connect()) as connection:
                     yield from _converse(connection, asked, ends_at)
             except _BusyError:
-                if time.monotonic() >= give_up_at:
+                if time.monotonic() + _AGAIN >= give_up_at:
                     raise
             else:
                 return

@@ -229,6 +229,8 @@ def test_a_client_waits_for_room_and_not_for_ever(
             with pytest.raises(RequestError, match="64 clients wait"):
                 ask()
         monkeypatch.setattr(client, "PATIENCE", int(PATIENCE))
+        with pytest.raises(RequestError, match="64 clients wait"):
+            Client(path).restart(timeout=0.1)
         monkeypatch.setattr(time, "sleep", lambda _: waiting[0].close())
         assert Client(path).status()["name"] == "app"
 
