@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from random import SystemRandom
 from types import TracebackType
 from typing import Self
 
 PATIENCE = 60.0  # seconds a request may take before it counts as failed
-_CHANCE = SystemRandom()  # another run of the tests beside this one does not draw the same
+
+_CHOSEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_BEGIN, _ENOUGH = 10_000, 1000
+_lot = random.SystemRandom()  # two runs at once do not draw alike
+_given: set[int] = set()
 
 Place = int | str | tuple[str, int]
+OnConnected = Callable[[socket.socket], None]
+
+_TOTAL_RETRANS = 100  # where it is in struct tcp_info, linux/tcp.h
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,13 @@ class Answer:
         return self.ended - self.begun
 
 
-def fetch(place: Place, path: str = "/") -> str:
+def fetch(place: Place, path: str = "/", connected: OnConnected | None = None) -> str:
     """Return the body of one GET on a new connection; raise OSError if anything is amiss.
 
     ``place`` is a port of 127.0.0.1, a host and its port, or the path of a unix socket.
     """
-    return _exchange(place, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    return _exchange(place, head, connected=connected)
 
 
 def upload(place: Place, path: str, size: int) -> str:
@@ -51,12 +59,16 @@ def upload(place: Place, path: str, size: int) -> str:
     return _exchange(place, f"{head}Content-Length: {size}\r\n\r\n", bytes(size))
 
 
-def _exchange(place: Place, head: str, body: bytes = b"") -> str:
+def _exchange(
+    place: Place, head: str, body: bytes = b"", connected: OnConnected | None = None
+) -> str:
     place = ("127.0.0.1", place) if isinstance(place, int) else place
     family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
     with socket.socket(socket.AF_INET6 if ":" in place[0] else family) as connection:
         connection.settimeout(PATIENCE)
         connection.connect(place)
+        if connected:
+            connected(connection)
         connection.sendall(head.encode() + body)
         answer = b""
         while data := connection.recv(65536):
@@ -75,15 +87,19 @@ def _body(answer: bytes) -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody has right now, and that nobody is given before it is used.
+    """Return a port that nobody has right now, and that nobody is given by chance before its use.
 
-    So it is none of those that the kernel gives for port 0 and to connections, ip(7).
+    What the kernel chooses, for port 0 and for each client, is from a range of its own (ip(7)).
+    Nor is it the same port twice: several may be asked for before the first one is used.
     """
-    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = range(10_000, first_given) or [0]
+    end = int(_CHOSEN.read_text().split()[0])
+    ports = range(_BEGIN, end) if end - _BEGIN > _ENOUGH else [0]
     while True:
-        with suppress(OSError), closing(socket.create_server(("", _CHANCE.choice(ports)))) as free:
-            return int(free.getsockname()[1])
+        with suppress(OSError), closing(socket.create_server(("", _lot.choice(ports)))) as server:
+            port = int(server.getsockname()[1])
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def other_worker(port: int, than: str) -> str:
@@ -110,7 +126,9 @@ class Load:
     def __init__(self, place: Place, clients: int = 4, path: str = "/", size: int = 0) -> None:
         self.answers: list[Answer] = []
         self.clients = clients
-        self._ask = partial(upload, place, path, size) if size else partial(fetch, place, path)
+        self.retries = 0  # connections for which one SYN was not enough; uploads are not counted
+        get = partial(fetch, place, path, self._on_connected)
+        self._ask = partial(upload, place, path, size) if size else get
         self._stop = threading.Event()
         self._news = threading.Condition()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
@@ -126,6 +144,11 @@ class Load:
             with self._news:
                 self.answers.append(answer)
                 self._news.notify_all()
+
+    def _on_connected(self, connection: socket.socket) -> None:
+        if connection.family != socket.AF_UNIX:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TOTAL_RETRANS + 4)
+            self.retries += bool(struct.unpack_from("=I", info, _TOTAL_RETRANS)[0])
 
     def reached(self, count: int, patience: float = 300.0) -> None:
         """Wait until so many requests have ended."""
@@ -147,10 +170,9 @@ class Load:
         answers = sorted(self.answers, key=lambda answer: answer.begun)
         return [answer.body for answer in answers if not answer.failure]
 
-    def longest_gap(self) -> float:
-        """Return the longest time between two answers, in seconds."""
-        ends = sorted(answer.ended for answer in self.answers)
-        return max(b - a for a, b in pairwise(ends))
+    def slow(self, seconds: float = 0.9) -> list[Answer]:
+        """Return the requests that took longer: a few, if the machine is busy with other things."""
+        return [answer for answer in list(self.answers) if answer.took > seconds]
 
     def __enter__(self) -> Self:
         for thread in self._threads:

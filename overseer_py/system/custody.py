@@ -124,6 +124,7 @@ class Deposit:
 
         ``found`` is called when we can be: then whoever has the name is the heir, and one alone.
         """
+        self._catch_up()
         if not self._whole:
             return False
         give_up_at = time.monotonic() + patience
@@ -144,6 +145,11 @@ class Deposit:
             if listener in ready and (heard := self._serve()) is not None:
                 return heard
         return False
+
+    def _catch_up(self) -> None:
+        """Take all that has come: we may not have run for a while before the master died."""
+        while select.select([self._end], [], [], 0)[0] and self.hear():
+            pass
 
     def let_go(self) -> None:
         """Close what nobody wants: before the heir hears that we have ended, its ports are free."""

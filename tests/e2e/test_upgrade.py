@@ -32,7 +32,9 @@ def upgrade(master: Master, place: Path) -> Fact:
     after = master.now()
     done = overseer(place, "upgrade-master", "--pid", str(master.pid))
     assert done.returncode == 0, done.stderr + master.transcript()
-    return master.saw("upgraded", after=after)
+    upgraded = master.saw("upgraded", after=after)
+    master.at_rest()  # and has let go of whoever asked
+    return upgraded
 
 
 def descriptors(pid: int) -> dict[str, str]:
