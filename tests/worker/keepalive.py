@@ -33,7 +33,7 @@ class KeepAlive:
         self.lost: list[str] = []
         self.kept = 0  # answers on a connection that had been used before
         self.told = 0  # answers with Connection: close
-        self.late = 0  # requests that came too late
+        self.late = 0  # requests that came later than anybody has to wait for them
         self.clients = clients
         self._place = place
         self._think = think
@@ -42,11 +42,11 @@ class KeepAlive:
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
 
     def _run(self) -> None:
+        asked = time.monotonic()
         while not self._stop.is_set():
-            begun = time.monotonic()
             try:
                 with self._connect() as connection:
-                    self._converse(connection, begun)
+                    asked = self._converse(connection, asked)
             except OSError as error:
                 self._note(lost=f"{type(error).__name__}: {error}")
 
@@ -58,25 +58,27 @@ class KeepAlive:
         connection.connect(self._place)
         return connection
 
-    def _converse(self, connection: socket.socket, last: float) -> None:
+    def _converse(self, connection: socket.socket, asked: float) -> float:
+        """Ask over and over; return when that was for the last time."""
         kept = False
         while not self._stop.is_set():
-            now = time.monotonic()
-            held_up, last = now - last > _HELD_UP, now
+            before, asked = asked, time.monotonic()
+            held_up = asked - before > _HELD_UP
+            self.late += held_up
             try:
                 connection.sendall(_REQUEST)
                 head, body = _answer(connection)
             except ConnectionError:
                 if not held_up:
                     raise
-                self.late += 1
-                return
+                break
             told = bool(_CLOSE.search(head))
             self._note(body.decode().strip(), kept=kept, told=told)
             if told:
-                return
+                break
             kept = True
             self._stop.wait(self._think)  # what a client does between two requests
+        return asked
 
     def _note(
         self, answer: str = "", *, lost: str = "", kept: bool = False, told: bool = False
