@@ -1,4 +1,4 @@
-"""Serves; at TERM it goes on for as many seconds as it was told, then ends."""
+"""Serves; at TERM it goes on for as many seconds as it was told, or until a FIFO opens; ends."""
 
 import os
 import signal
@@ -14,7 +14,10 @@ asked_to_stop = signal.sigwait
 
 def asked_long_ago(signals):
     asked_to_stop(signals)
-    threading.Event().wait(float(sys.argv[1]))
+    if sys.argv[1].startswith("/"):
+        open(sys.argv[1]).read()
+    else:
+        threading.Event().wait(float(sys.argv[1]))
 
 
 signal.sigwait = asked_long_ago
