@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -177,6 +178,13 @@ class Master:
         """Return the pids of the guards (one, but for the moment of its replacement)."""
         children = psutil.Process(self.pid).children()
         return [child.pid for child in children if _name(child) == "overseer-guard"]
+
+    def guard(self) -> int:
+        """Wait until there is one, with its name; return its pid."""
+        give_up_at = time.monotonic() + PATIENCE
+        while len(guards := self.guards()) != 1:
+            assert time.monotonic() < give_up_at, f"guards: {guards}"
+        return guards[0]
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Wait until the master has ended and all its output is read; return its status."""
