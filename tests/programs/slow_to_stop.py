@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 sys.path.insert(0, os.environ["EXAMPLES"])
 
@@ -15,7 +16,7 @@ asked_to_stop = signal.sigwait
 def asked_long_ago(signals):
     asked_to_stop(signals)
     if sys.argv[1].startswith("/"):
-        open(sys.argv[1]).read()
+        Path(sys.argv[1]).read_bytes()
     else:
         threading.Event().wait(float(sys.argv[1]))
 

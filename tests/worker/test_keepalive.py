@@ -34,9 +34,9 @@ def restart_under_load(
             load.more(2 * load.clients)
         generations = {int(answer.split()[0]) for answer in load.answers}
         assert generations == set(range(1, RESTARTS + 2))
+        assert master.stop() == 0
         assert master.all("drain-timed-out") == []
         assert not [line for line in master.stderr if "Traceback" in line]
-        assert master.stop() == 0
     return load
 
 
