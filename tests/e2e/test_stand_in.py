@@ -167,6 +167,7 @@ def test_a_program_with_a_user_of_its_own(convention: str) -> None:
         cannot("only root can run workers as another user")
     drop = [need("setpriv"), "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
     options = [*TCP, "--inherit", convention, "--user", "nobody", "--chdir", "/"]
+    options += ["--quiet-timeout", "30s"]
     if convention == "einhorn":
         options += ["--ready", "fd"]
     with tempfile.TemporaryDirectory() as place:  # tmp_path is not for others
