@@ -30,6 +30,16 @@ def bound(port: int) -> bool:
     return True
 
 
+def comes_free(port: int) -> bool:
+    """Wait until the port can be bound."""
+    give_up_at = time.monotonic() + PATIENCE
+    while not bound(port):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def ended(pids: list[int], within: float) -> bool:
     """Wait until all these processes have ended, at most so long; who reaps them is not ours."""
     processes = []

@@ -13,7 +13,7 @@ import psutil
 from overseer_py.system import custody
 from tests.e2e.commands import document
 from tests.e2e.test_broken_versions import EXAMPLES
-from tests.e2e.test_death import bound, ended
+from tests.e2e.test_death import comes_free, ended
 from tests.e2e.test_errands import ASKS, Worker
 from tests.e2e.test_orphans import murder, options, port_of
 from tests.e2e.test_upgrade import upgrade
@@ -54,7 +54,7 @@ def test_somebody_else_has_the_address(tmp_path: Path, options: list[str]) -> No
         other.bind(custody.address_of(str(tmp_path / "overseer" / f"{options[1]}.sock")))
         master.ready()
         assert ended(murder(master), PATIENCE)
-        assert bound(port_of(options))
+        assert comes_free(port_of(options))  # the guard has the listener, and ends last
 
 
 def test_what_workers_left_outlives_their_master(tmp_path: Path, options: list[str]) -> None:
