@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 PATIENCE = 60.0  # seconds a request may take before it counts as failed
+HELD_UP = 0.9  # seconds: a fresh connection that is silent for a second is taken for an idle one
 
 _CHOSEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _BEGIN, _ENOUGH = 10_000, 1000
@@ -44,6 +45,10 @@ class Answer:
         return self.ended - self.begun
 
 
+class HeldUpError(ConnectionError):
+    """The client itself was held up between connect and request, and was not waited for."""
+
+
 def fetch(place: Place, path: str = "/", connected: OnConnected | None = None) -> str:
     """Return the body of one GET on a new connection; raise OSError if anything is amiss.
 
@@ -66,13 +71,20 @@ def _exchange(
     family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
     with socket.socket(socket.AF_INET6 if ":" in place[0] else family) as connection:
         connection.settimeout(PATIENCE)
+        begun = time.monotonic()
         connection.connect(place)
         if connected:
             connected(connection)
-        connection.sendall(head.encode() + body)
-        answer = b""
-        while data := connection.recv(65536):
-            answer += data
+        held_up = time.monotonic() - begun > HELD_UP
+        try:
+            connection.sendall(head.encode() + body)
+            answer = b"".join(iter(partial(connection.recv, 65536), b""))
+        except ConnectionError:
+            if not held_up:
+                raise
+            answer = b""
+    if held_up and not answer:
+        raise HeldUpError("asked too late, and closed unanswered")
     return _body(answer)
 
 
@@ -138,6 +150,8 @@ class Load:
             begun = time.monotonic()
             try:
                 body, failure = self._ask(), ""
+            except HeldUpError:  # as a browser does: no server can tell it from one that is idle
+                continue
             except OSError as error:
                 body, failure = "", f"{type(error).__name__}: {error}"
             answer = Answer(begun, time.monotonic(), body.strip(), failure)

@@ -29,8 +29,13 @@ _PATIENCE = 10.0  # seconds for the other side to do its part
 
 
 def address_of(name: str) -> str:
-    """Return where the guard of an instance waits; ``name`` is the path that it is known by."""
-    digest = hashlib.sha256(f"{os.geteuid()} {os.path.abspath(name)}".encode()).hexdigest()
+    """Return where the guard of an instance waits; ``name`` is the path that it is known by.
+
+    Abstract addresses are the network namespace's, and containers may share one: another one's
+    instance has the same path, but its pids mean nothing here (pid_namespaces(7)).
+    """
+    pids = os.readlink("/proc/self/ns/pid")
+    digest = hashlib.sha256(f"{os.geteuid()} {pids} {os.path.abspath(name)}".encode()).hexdigest()
     return f"\0overseer-orphans-{digest[:32]}"
 
 

@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 import psutil
 
 from tests.e2e.containers import until
+from tests.e2e.handovers import runs
 from tests.e2e.test_broken_versions import EXAMPLES
 from tests.load import Load, free_port
 from tests.master import HELLO, PATIENCE, Master, program
@@ -32,23 +34,28 @@ def bound(port: int) -> bool:
     return True
 
 
+def comes_free(port: int) -> bool:
+    """Wait until the port can be bound."""
+    give_up_at = time.monotonic() + PATIENCE
+    while not bound(port):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def ended(pids: list[int], within: float) -> bool:
-    """Wait until all these processes have ended, at most so long."""
+    """Wait until all these processes have ended, at most so long; who reaps them is not ours."""
     processes = []
     for pid in pids:
-        try:
+        with suppress(psutil.NoSuchProcess):
             processes.append(psutil.Process(pid))
-        except psutil.NoSuchProcess:
-            continue
-    _, alive = psutil.wait_procs(processes, timeout=within)
-    return not [process for process in alive if _lives(process)]
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # just now
-        return False
+    give_up_at = time.monotonic() + within
+    while any(map(runs, processes)):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def test_kill_of_the_only_worker_refuses_nobody(tmp_path: Path) -> None:
