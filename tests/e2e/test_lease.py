@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import pytest
 
+from overseer_py.worker import draining
 from overseer_py.worker.leases import lease
 from tests.e2e.test_errands import ASKS, Worker
 from tests.master import PATIENCE, ROOT, Master, program
+from tests.system.apart import apart
 
 
 class Job(NamedTuple):
@@ -174,6 +176,16 @@ def test_without_a_master(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not lease("alone").acquire(0)
     assert mine.holder() is None
     assert next(lease("alone").every(60)) is None
+
+
+def test_none_in_a_drain() -> None:
+    """Who drains takes none up, though nobody else wants it."""
+
+    def run() -> bool:
+        draining.begin()
+        return lease("free").acquire(0)
+
+    assert apart(run) is False
 
 
 def test_the_example(tmp_path: Path) -> None:
