@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -95,7 +96,10 @@ class Master:
         """Wait for the first such fact at or behind position ``after``; return it."""
 
         def found() -> Fact | None:
-            return next((f for f in self.facts[after:] if _matches(f, event, facts)), None)
+            nonlocal after  # in a flood each is looked at once
+            fact = next((f for f in self.facts[after:] if _matches(f, event, facts)), None)
+            after = after if fact else len(self.facts)
+            return fact
 
         with self._news:
             self._news.wait_for(lambda: found() or self._ended, patience)
@@ -153,8 +157,12 @@ class Master:
     def restart(self) -> Fact:
         """Ask for a rollout; wait until it is committed and the old generation is gone."""
         after = self.now()
-        before = [f["generation"] for f in self.all("rollout-committed")] or [1]
         self.send(signal.SIGUSR2)
+        heard = self.saw("signal", after=after)  # what came before it may not have been read yet
+        with self._news:
+            after = next(index for index, fact in enumerate(self.facts) if fact is heard)
+            earlier = [f for f in self.facts[:after] if _matches(f, "rollout-committed", {})]
+        before = [fact["generation"] for fact in earlier] or [1]
         committed = self.saw("rollout-committed", after=after)
         self.saw("generation-gone", after=after, generation=before[-1])
         return committed
@@ -178,6 +186,13 @@ class Master:
         children = psutil.Process(self.pid).children()
         return [child.pid for child in children if _name(child) == "overseer-guard"]
 
+    def guard(self) -> int:
+        """Wait until there is one, with its name; return its pid."""
+        give_up_at = time.monotonic() + PATIENCE
+        while len(guards := self.guards()) != 1:
+            assert time.monotonic() < give_up_at, f"guards: {guards}"
+        return guards[0]
+
     def wait(self, patience: float = PATIENCE) -> int:
         """Wait until the master has ended and all its output is read; return its status."""
         try:
@@ -191,6 +206,18 @@ class Master:
         """Send TERM and wait; return the status."""
         self.send(signal.SIGTERM)
         return self.wait()
+
+    def zombies(self) -> list[int]:
+        """Return the children of the master that have ended, and that nobody has reaped."""
+        children = psutil.Process(self.pid).children()
+        return [child.pid for child in children if _is_zombie(child)]
+
+    def at_rest(self) -> Self:
+        """Wait until the master sleeps: it has done all that there was to do up to now."""
+        give_up_at = time.monotonic() + PATIENCE
+        while psutil.Process(self.pid).status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < give_up_at, self.transcript()
+        return self
 
     def __enter__(self) -> Self:
         return self
@@ -221,6 +248,13 @@ def _name(process: psutil.Process) -> str:
         return Path(f"/proc/{process.pid}/comm").read_text().strip()
     except OSError:  # it has ended meanwhile
         return ""
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # reaped meanwhile
+        return False
 
 
 def _matches(fact: Fact, event: str, facts: Mapping[str, object]) -> bool:

@@ -41,7 +41,7 @@ boot() {
 
 wait_until_up() {
     local dir=$1 tries
-    for tries in {1..200}; do
+    for tries in {1..600}; do
         kill -0 "$outer" 2>/dev/null || cannot "systemd ended: $(tail -n 3 "$dir/console")"
         tr -d ' ' <"/proc/$outer/task/$outer/children" >"$dir/pid" 2>/dev/null || true
         case $(run "$dir" systemctl is-system-running 2>/dev/null) in
@@ -58,7 +58,7 @@ tear_down() {
         kill -KILL "$outer" 2>/dev/null || true
         wait "$outer" 2>/dev/null || true
     fi
-    for tries in {1..250}; do
+    for tries in {1..1500}; do
         grep -q 'populated 0' "$cgroup/cgroup.events" && break
         sleep 0.02
     done

@@ -29,8 +29,13 @@ _PATIENCE = 10.0  # seconds for the other side to do its part
 
 
 def address_of(name: str) -> str:
-    """Return where the guard of an instance waits; ``name`` is the path that it is known by."""
-    digest = hashlib.sha256(f"{os.geteuid()} {os.path.abspath(name)}".encode()).hexdigest()
+    """Return where the guard of an instance waits; ``name`` is the path that it is known by.
+
+    Abstract addresses are the network namespace's, and containers may share one: another one's
+    instance has the same path, but its pids mean nothing here (pid_namespaces(7)).
+    """
+    pids = os.readlink("/proc/self/ns/pid")
+    digest = hashlib.sha256(f"{os.geteuid()} {pids} {os.path.abspath(name)}".encode()).hexdigest()
     return f"\0overseer-orphans-{digest[:32]}"
 
 
@@ -124,6 +129,7 @@ class Deposit:
 
         ``found`` is called when we can be: then whoever has the name is the heir, and one alone.
         """
+        self._catch_up()
         if not self._whole:
             return False
         give_up_at = time.monotonic() + patience
@@ -144,6 +150,11 @@ class Deposit:
             if listener in ready and (heard := self._serve()) is not None:
                 return heard
         return False
+
+    def _catch_up(self) -> None:
+        """Take all that has come: we may not have run for a while before the master died."""
+        while select.select([self._end], [], [], 0)[0] and self.hear():
+            pass
 
     def let_go(self) -> None:
         """Close what nobody wants: before the heir hears that we have ended, its ports are free."""

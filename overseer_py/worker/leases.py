@@ -71,7 +71,7 @@ class Lease:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         file, own = _shared_file(), _mine.taken.setdefault(self.name, threading.Lock())
-        while True:
+        while not draining.begun:
             if own.acquire(blocking=False):
                 if _lock(file, self._place):
                     self._owner = os.getpid()
@@ -79,9 +79,10 @@ class Lease:
                     return True
                 own.release()
             left = _LOOK if deadline is None else deadline - time.monotonic()
-            if left <= 0 or draining.begun:
-                return False
+            if left <= 0:
+                break
             time.sleep(min(_LOOK, left))
+        return False
 
     def release(self) -> None:
         """Give it up."""

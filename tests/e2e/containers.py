@@ -22,8 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import psutil
-
 from tests.master import OVERSEER, PATIENCE, ROOT, Master
 from tests.needs import cannot, need
 
@@ -148,11 +146,6 @@ class Container(Master):
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         super().__exit__(kind, error, trace)
-
-    def zombies(self) -> list[psutil.Process]:
-        """Return the children of PID 1 that nobody has reaped."""
-        children = psutil.Process(self.pid).children()
-        return [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
 
 
 def _user(uid: int) -> list[str]:

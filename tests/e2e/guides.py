@@ -69,7 +69,7 @@ _WRITE = 'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1"'
 _TRAP = """trap 'echo "$0:$LINENO: exit status $?: $BASH_COMMAND" >&2' ERR; set -E"""
 _RUN = """
 cd "$2"
-"${@:3}" timeout 50 bash -euo pipefail "$1" >"$1.output" 2>&1 </dev/null || {
+"${@:3}" timeout 240 bash -euo pipefail "$1" >"$1.output" 2>&1 </dev/null || {
     status=$?
     cat "$1.output" >&2
     exit $status
@@ -149,7 +149,8 @@ class GuideBox:
     def _run(self, shell: str, script: str, *words: str) -> str:
         # Entered once more from inside: its network is its own, too.
         enter = ["nsenter", "--target", "1", "--net"]
-        return self._box.run(*enter, shell, "-c", script, "-", *words)
+        words = (*enter, shell, "-c", script, "-", *words)
+        return self._box.run(*words, patience=300)
 
     def close(self) -> str:
         """End it; return what it complained of."""

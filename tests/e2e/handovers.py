@@ -111,10 +111,10 @@ def check_stop(master: Master) -> None:
     assert master.stop() == 0
     assert master.all("drain-timed-out") == []
     assert master.all("master-error") == []
-    assert [process for process in family if _runs(process)] == []
+    assert [process for process in family if runs(process)] == []
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
     """Whether a process is there, other than as a zombie that init has not collected yet."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

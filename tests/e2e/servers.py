@@ -127,7 +127,14 @@ _NODE = ["node", str(PROGRAMS / "server.js")]
 SERVERS = [
     Server("hello.py", HELLO),
     Server("uvicorn", _UVICORN, "uvicorn", losers=1),
-    Server("uvicorn --workers 2", [*_UVICORN, "--workers", "2"], "uvicorn", losers=2),
+    Server(
+        "uvicorn --workers 2",
+        [*_UVICORN, "--workers", "2"],
+        "uvicorn",
+        # Its own master kills a process that has not answered it for 5 s.
+        options=("--env", "UVICORN_TIMEOUT_WORKER_HEALTHCHECK=60"),
+        losers=2,
+    ),
     _gunicorn("sync", "wsgi_app:app"),
     _gunicorn("gthread", "wsgi_app:app"),
     _gunicorn("uvicorn_worker.UvicornWorker", "asgi_app:app", "uvicorn_worker"),

@@ -57,15 +57,30 @@ hello.main()
 {after}
 """
 BROKEN = b"import nothing_like_it\n"
-# Serves, and ends as it should not a moment later; whatever it has in hand it finishes.
-_SOON = "threading.Timer(0.2, os.kill, (os.getpid(), 15)).start()"
-# What would take minutes takes a second; and the master starts the next updater at once.
+# Ends as it should not, a moment after it is known to be ready; what it has in hand it finishes.
+_SOON = """\
+import time
+from overseer_py import Client
+
+def is_ready():
+    workers = Client(pid=int(os.environ["OVERSEER_PID"])).status()["workers"]
+    return any(each["pid"] == os.getpid() and each["ready_at"] for each in workers)
+
+def end():
+    while not is_ready():
+        time.sleep(0.05)
+    time.sleep(0.2)
+    os.kill(os.getpid(), 15)
+
+threading.Thread(target=end, daemon=True).start()
+"""
+# What would take minutes takes seconds; and the master starts the next updater at once.
 _HURRY = """\
 import sys
 if "overseer_py.release" in sys.orig_argv or "overseer_py.release.reader" in sys.orig_argv:
     from overseer_py.release import candidate, hooks
-    hooks.TIMEOUT = {seconds}
-    candidate.Limits.__init__.__defaults__ = ({seconds}, {seconds}, 1 << 30)
+    hooks.TIMEOUT = {hooks}
+    candidate.Limits.__init__.__defaults__ = ({looks}, {looks}, 1 << 30)
 elif "overseer_py" in sys.orig_argv and "run" in sys.orig_argv:
     from overseer_py import updates
     updates._BACKOFF = updates._BACKOFF_LIMIT = 0.01
@@ -91,11 +106,11 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def hurry(directory: Path, seconds: float = 1.0) -> dict[str, str]:
+def hurry(directory: Path, *, looks: float = 30.0, hooks: float = 30.0) -> dict[str, str]:
     """Return the variables with which looks, downloads and hooks have only so many seconds."""
     place = directory / "hurry"
     place.mkdir()
-    (place / "sitecustomize.py").write_text(_HURRY.format(seconds=seconds))
+    (place / "sitecustomize.py").write_text(_HURRY.format(looks=looks, hooks=hooks))
     return {"PYTHONPATH": f"{place}:{ROOT}"}  # the code of this checkout
 
 
@@ -259,7 +274,7 @@ class Service:
             self.client.fetch(PATIENCE)
         found = self.looked(checked)
         assert re.search(reason, found["last_error"])
-        self.master.saw(event, reason=found["last_error"], patience=5.0)
+        self.master.saw(event, reason=found["last_error"])
         assert self.on_disk() == files
         assert len(self.master.all("rollout-started")) == rollouts
         self.served_all()

@@ -50,10 +50,10 @@ class Box:
                 pytest.skip(why)
             raise AssertionError(why)
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, patience: float = PATIENCE) -> str:
         """Run a command inside; return its output."""
         words = [SDBOX, "run", str(self._directory), *command]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=patience, check=False)
         if check and done.returncode:
             raise AssertionError(f"{command}: {done.stderr}\n{self.run('journalctl', '-n100')}")
         return done.stdout.strip()
@@ -92,12 +92,19 @@ def _mounted(path: Path | str) -> bool:
 
 
 # Inside, /usr/local/bin/overseer is the one under test, and whoever the service runs as may
-# enter the directories on the way to it.  Nothing of this leaves the box.
+# enter the directories on the way to it.  What was written before somebody reads the journal is in
+# it: by itself it comes a moment later.  Nothing of this leaves the box.
 FURNISH = """
 set -e
 mkdir -p /etc/overseer /srv/example/current /usr/local/bin
 ln -sf "$1" /usr/local/bin/overseer
 ln -sf "$2" /srv/example/current/app.py
+cat >/usr/local/bin/journalctl <<'END'
+#!/bin/sh
+/usr/bin/journalctl --sync
+exec /usr/bin/journalctl "$@"
+END
+chmod +x /usr/local/bin/journalctl
 [ -e /usr/bin/python3 ] || ln -s "$3" /usr/bin/python3
 for path in "$1" "$2" "$(readlink -f "$3")"; do
     while [ "$path" != / ]; do

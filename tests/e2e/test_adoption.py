@@ -23,7 +23,7 @@ from tests.e2e.handovers import (
     hand_over,
 )
 from tests.load import Load, fetch, free_port, other_worker
-from tests.master import PATIENCE, RUN, Master, program
+from tests.master import PATIENCE, RUN, Fact, Master, program
 
 BINDS = program("binds")
 
@@ -40,7 +40,18 @@ def version(directory: Path, what: str) -> None:
 def adopting(directory: Path, what: str, *options: str) -> Master:
     """Run the program that does so."""
     version(directory, what)
-    return Master(directory, *options, "--chdir", str(directory), "--", *BINDS)
+    file = directory / "overseer.toml"
+    file.touch()
+    place = ["--config", str(file), "--chdir", str(directory)]
+    return Master(directory, *options, *place, "--", *BINDS)
+
+
+def attempt(master: Master, directory: Path, what: str, seconds: int) -> Fact:
+    """Try a version that has only so long to be ready, and see it rolled back; so is its haste."""
+    version(directory, what)
+    (directory / "overseer.toml").write_text(f"ready_timeout = {seconds}\n")
+    master.send(signal.SIGHUP)
+    return master.saw("rollout-rolled-back")
 
 
 @pytest.mark.parametrize(
@@ -56,14 +67,13 @@ def adopting(directory: Path, what: str, *options: str) -> Master:
 def test_a_broken_version_is_rolled_back(tmp_path: Path, adopt: str, broken: str, why: str) -> None:
     """One that binds another address, or none, or does not accept, or dies, meets nobody."""
     port, other = free_port(), free_port()
-    options = "--adopt", adopt.format(port=port), "--ready-timeout", "3s"
-    with adopting(tmp_path, f"listen {port}", *options) as master:
+    with adopting(tmp_path, f"listen {port}", "--adopt", adopt.format(port=port)) as master:
         master.ready()
         with Load(port, CLIENTS) as load:
             load.more()
-            version(tmp_path, broken.format(port=port, other=other))
-            master.send(signal.SIGUSR2)
-            assert why in master.saw("rollout-rolled-back")["reason"]
+            seconds = 3 if why == LATE else 60
+            failed = attempt(master, tmp_path, broken.format(port=port, other=other), seconds)
+            assert why in failed["reason"]
             master.saw("generation-gone", generation=2)
             load.more()
             version(tmp_path, f"listen {port}")
@@ -81,7 +91,7 @@ def test_a_broken_version_is_rolled_back(tmp_path: Path, adopt: str, broken: str
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     """A program that binds elsewhere is told where it has, and where it should have."""
     port, other = free_port(), free_port()
-    options = "--adopt", f"web=127.0.0.1:{port}", "--ready-timeout", "500ms"
+    options = "--adopt", f"web=127.0.0.1:{port}", "--ready-timeout", "5s", "--max-crashes", "1"
     with adopting(tmp_path, f"listen {other}", *options) as master:
         hint = master.saw("worker-late")["hint"]
         assert f"at 127.0.0.1:{port} (web)" in hint
@@ -107,13 +117,10 @@ def test_every_port_that_it_binds(tmp_path: Path) -> None:
 def test_a_port_that_is_gone_is_missed(tmp_path: Path) -> None:
     """A version that binds fewer ports than the one before is not ready; a reload says it may."""
     one, two = free_port(), free_port()
-    options = "--adopt", "auto", "--ready-timeout", "3s"
-    with adopting(tmp_path, f"listen {one} {two}", *options) as master:
+    with adopting(tmp_path, f"listen {one} {two}", "--adopt", "auto") as master:
         master.ready()
         fetch(two)
-        version(tmp_path, f"listen {one}")
-        master.send(signal.SIGUSR2)
-        master.saw("rollout-rolled-back")
+        attempt(master, tmp_path, f"listen {one}", 2)
         assert f"port-{two}" in master.saw("worker-late")["hint"]
         master.saw("generation-gone", generation=2)
         fetch(two)
@@ -305,14 +312,12 @@ def test_exclusive(tmp_path: Path) -> None:
 def test_other_rules(tmp_path: Path, rule: str) -> None:
     """Whatever the rule, a worker that does not listen where it must is not ready."""
     port = free_port()
-    options = "--adopt", f"web=127.0.0.1:{port}", "--ready", rule, "--ready-timeout", "2s"
+    options = "--adopt", f"web=127.0.0.1:{port}", "--ready", rule
     with adopting(tmp_path, f"listen {port}", *options) as master:
         master.ready()
         with Load(port, CLIENTS) as load:
             hand_over(master, load, 1)
-            version(tmp_path, "never")
-            master.send(signal.SIGUSR2)
-            master.saw("rollout-rolled-back")
+            attempt(master, tmp_path, "never", 2)
             load.more()
         assert load.failures == []
 

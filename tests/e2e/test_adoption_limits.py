@@ -164,8 +164,10 @@ def test_another_network(tmp_path: Path) -> None:
     ]
     options = "--adopt", f"127.0.0.1:{port}", "--ready-timeout", "2s", "--chdir", str(tmp_path)
     with Master(tmp_path, *options, "--", *alone, *BINDS) as master:
-        assert "network namespace" in master.saw("bind-not-adopted")["reason"]
-        assert "another network namespace" in master.saw("worker-late")["hint"]
+        refused = master.saw("bind-not-adopted")
+        assert "network namespace" in refused["reason"]
+        late = master.saw("worker-late", after=master.facts.index(refused))
+        assert "another network namespace" in late["hint"]
 
 
 def test_a_setuid_program(place: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from signal import SIGUSR2
+from signal import SIGHUP, SIGUSR1, SIGUSR2
 
 import pytest
 
@@ -27,20 +27,15 @@ GOOD = ROOT / "examples" / "hello.py"
 
 
 @pytest.mark.parametrize(
-    ("version", "options", "reason", "last_line"),
+    ("version", "settings", "reason", "last_line"),
     [
-        ("exits", [], "exited with status 1 before it was ready", "database is missing"),
-        ("hangs", ["--ready-timeout", "1s"], "was not ready within 1 s", ""),
-        (
-            "dies_soon",
-            ["--settle", "30s"],
-            "exited with status 9 before it was committed",
-            "lost the database",
-        ),
+        ("exits", "", "exited with status 1 before it was ready", "database is missing"),
+        ("hangs", "ready_timeout = 1", "was not ready within 1 s", ""),
+        ("dies_soon", "", "exited with status 9 before it was committed", "lost the database"),
     ],
 )
 def test_the_old_serves_on(
-    tmp_path: Path, version: str, options: list[str], reason: str, last_line: str
+    tmp_path: Path, version: str, settings: str, reason: str, last_line: str
 ) -> None:
     """The old generation answers throughout, the worker and its last words are in the log.
 
@@ -49,16 +44,23 @@ def test_the_old_serves_on(
     """
     app = tmp_path / "app.py"
     deploy(GOOD, app)
-    command = [sys.executable, str(app)]
-    base = ["--listen", "127.0.0.1:0", "--drain-timeout", "1s"]
-    with Master(tmp_path, *base, *options, "--", *command, env=EXAMPLES) as master:
+    config = tmp_path / "overseer.toml"
+    config.touch()
+    options = ["--listen", "127.0.0.1:0", "--drain-timeout", "1s", "--config", str(config)]
+    if version == "dies_soon":
+        options += ["--settle", "1h"]
+    with Master(tmp_path, *options, "--", sys.executable, str(app), env=EXAMPLES) as master:
         # The settle time of this first generation is not awaited: there is nothing to go back to.
         master.ready()
         (old,) = master.workers()
         with Load(master.port()) as load:
             load.reached(50)
             deploy(PROGRAMS / f"{version}.py", app)
-            master.send(SIGUSR2)
+            config.write_text(settings)  # for this version alone: it fails, and they with it
+            master.send(SIGHUP)
+            if version == "dies_soon":
+                master.saw("worker-ready", worker="2/0#1")
+                os.kill(master.saw("worker-started", worker="2/0#1")["pid"], SIGUSR1)
             failed = master.saw("rollout-rolled-back", generation=2)
             master.saw("generation-gone", generation=2)
             load.more(50)

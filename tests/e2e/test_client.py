@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_time_is_up(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="timed out") as late:
             Client().restart(timeout=0.05)
         assert not isinstance(late.value, RolloutError)
+        master.saw("rollout-started", generation=2)  # its variables are read: it waits at the gate
         gate.open()
         master.saw("rollout-committed")
         assert master.stop() == 0
@@ -132,7 +134,10 @@ def _took(command: Sequence[str]) -> float:
 
 
 def test_a_master_is_asked_in_passing(tmp_path: Path) -> None:
-    """With 16 workers and 50 connections a status takes less than 5 ms of its processor time."""
+    """With 16 workers and 50 connections a status takes less than 5 ms of its processor time.
+
+    On a slow machine it may take as long as two hundred looks into /proc.
+    """
     with Master(tmp_path, *TCP, "--workers", "16", "--", *program("keeps")) as master:
         port = master.ready().port()
         alone = _cost(master.pid)
@@ -145,7 +150,8 @@ def test_a_master_is_asked_in_passing(tmp_path: Path) -> None:
             while sum(w["connections"] for w in Client("keeps").status()["workers"]) != 50:
                 pass  # they are not counted anew for each who asks
             busy = _cost(master.pid)
-        assert max(alone, busy) < 0.005, f"{1000 * alone:.2f} ms, {1000 * busy:.2f} ms"
+        most = max(0.005, 200 * _look())
+        assert max(alone, busy) < most, f"{1000 * alone:.2f} ms, {1000 * busy:.2f} ms"
         master.send(signal.SIGQUIT)
         assert master.wait() == 0
 
@@ -159,6 +165,17 @@ def _cost(master: int, rounds: int = 20, requests: int = 10) -> float:
         for _ in range(requests):
             client.status()
         costs.append((_spent(master) - before) / requests)
+    return min(costs)
+
+
+def _look(rounds: int = 20, looks: int = 50) -> float:
+    """Return the seconds of processor time of a look into /proc in the cheapest of some rounds."""
+    costs = []
+    for _ in range(rounds):
+        before = time.thread_time()
+        for _ in range(looks):
+            Path("/proc/self/stat").read_bytes().split()
+        costs.append((time.thread_time() - before) / looks)
     return min(costs)
 
 

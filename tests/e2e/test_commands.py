@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,7 @@ import pytest
 
 from tests.e2e.commands import TCP, Command, Gate, Versions, document, overseer
 from tests.e2e.documents import LAST_ROLLOUT
-from tests.load import fetch
+from tests.load import fetch, half_a_request
 from tests.master import HELLO, PATIENCE, Master, program
 
 STAYS = [*TCP, "--drain-timeout", "1h", "--", *program("keeps")]  # which does not hear TERM
@@ -30,6 +29,7 @@ def test_restart_returns_when_the_old_generation_is_gone(tmp_path: Path) -> None
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("generation 2 committed after ")
         assert not psutil.pid_exists(old)
+        master.saw("generation-gone", generation=1)
         assert fetch(master.port()) == f"hello from {master.workers()[0]}\n"
         assert master.stop() == 0
 
@@ -105,10 +105,9 @@ def test_restart_on_a_terminal_tells_what_it_waits_for(tmp_path: Path) -> None:
     with Master(tmp_path, *options, "--", *HELLO) as master:
         port = master.ready().port()
         with (
-            socket.create_connection(("127.0.0.1", port), PATIENCE) as client,
+            half_a_request(port) as client,
             Command(tmp_path, "restart", terminal=True) as restart,
         ):
-            client.sendall(b"GET / HTTP/1.0\r\n")  # and no end of it yet
             steps = ["generation 2 rolls out (restart)", "2/0 spawned, pid ", "2/0 ready"]
             steps += ["generation 2 committed after ", "1/0 draining"]
             steps += ["draining 1/0: 1 connection, oldest "]

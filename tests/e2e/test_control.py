@@ -57,6 +57,15 @@ def gated(tmp_path: Path, *command: str, options: tuple[str, ...] = ()) -> Itera
         assert not master.all("master-error")
 
 
+@contextmanager
+def hanging(tmp_path: Path) -> Iterator[Service]:
+    """Run such a service of a program that does not end when it is asked to."""
+    with gated(tmp_path, *program("hangs")) as service:
+        assert service.master.process.stdout
+        assert service.master.process.stdout.readline()  # before, it would end
+        yield service
+
+
 def outcome(heard: dict[str, Any]) -> tuple[int, str]:
     """Return the generation of a result, and what became of it."""
     return heard["result"]["generation"], heard["result"]["outcome"]
@@ -190,6 +199,8 @@ def test_all_who_ask_are_answered(tmp_path: Path) -> None:
         asked = [threads.submit(service.client.restart, PATIENCE) for _ in range(8)]
         found = [future.result() for future in asked]
         assert {rollout["outcome"] for rollout in found} == {"committed"}
+        last = max(rollout["generation"] for rollout in found)
+        service.master.saw("rollout-committed", generation=last)
         done = {f["generation"] for f in service.master.all("rollout-committed")}
         assert {rollout["generation"] for rollout in found} == done
 
@@ -208,7 +219,7 @@ def test_who_asks_during_a_rollout_hears_of_the_next(tmp_path: Path) -> None:
 
 def test_no_restart_while_the_service_stops(tmp_path: Path) -> None:
     """It is refused, with the reason."""
-    with gated(tmp_path, *program("hangs")) as service, Caller(service.socket) as stopping:
+    with hanging(tmp_path) as service, Caller(service.socket) as stopping:
         stopping.say("stop")
         service.master.saw("worker-draining")
         for wait in (True, False):
@@ -221,8 +232,7 @@ def test_no_restart_while_the_service_stops(tmp_path: Path) -> None:
 
 def test_a_stop_overtakes_a_restart(tmp_path: Path) -> None:
     """At once the command ends with 1: it was cancelled; who waits for the next one is refused."""
-    hangs = program("hangs")
-    with gated(tmp_path, *hangs) as service, restarting(tmp_path) as command:
+    with hanging(tmp_path) as service, restarting(tmp_path) as command:
         service.master.saw("rollout-started", generation=2)
         with Caller(service.socket) as caller, Caller(service.socket) as stopping:
             caller.say("restart")
@@ -252,7 +262,7 @@ def test_a_failure_is_told(tmp_path: Path) -> None:
 
 def test_the_answer_waits_until_the_old_generation_has_gone(tmp_path: Path) -> None:
     """The commit is told as news; the result only when no process of the old one is left."""
-    with gated(tmp_path, *program("hangs")) as service, Caller(service.socket) as caller:
+    with hanging(tmp_path) as service, Caller(service.socket) as caller:
         (old,) = service.master.workers()
         service.open_gate()
         assert caller.say("restart").hear()["rollout"]["outcome"] is None
@@ -266,9 +276,9 @@ def test_the_answer_waits_until_the_old_generation_has_gone(tmp_path: Path) -> N
 
 def test_a_timeout_behind_the_commit_is_no_failure(tmp_path: Path) -> None:
     """The new generation serves: the old one only takes its time."""
-    with gated(tmp_path, *program("hangs")) as service:
+    with hanging(tmp_path) as service:
         service.open_gate()
-        assert service.client.restart(timeout=2)["outcome"] == "committed"
+        assert service.client.restart(timeout=5)["outcome"] == "committed"
         assert {w["generation"] for w in service.client.status()["workers"]} == {1, 2}
 
 

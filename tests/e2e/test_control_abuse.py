@@ -104,7 +104,8 @@ def test_a_restart_in_a_crowd(tmp_path: Path) -> None:
         warm = memory(master)
         took = restarted_in_a_crowd(path)
         assert len(took) > 1
-        assert max(took) - calm < 1, (calm, took)
+        # A second, or half the time that the crowd was there: on a busy machine that is longer.
+        assert max(took) - calm < max(1, sum(took) / 2), (calm, took)
         assert eventually(lambda: descriptors(master) <= before)
         assert memory(master) - warm < 4 * MIB
 
@@ -136,17 +137,20 @@ def test_those_who_do_not_go_on(tmp_path: Path) -> None:
         for follower in (deaf, late):
             follower.say("events", last=1, follow=True)
         assert late.hear()["event"]
-        for _ in range(2500):  # two events each: that it was asked for, and that it was done
-            scales.say("scale", workers=1)
-            assert scales.answer() == {"result": {"workers": 1}}
+        # Two events each, that it was asked for, and that it was done; soon, or all are too late.
+        for _ in range(15):
+            for _ in range(100):
+                scales.say("scale", workers=1)
+            for _ in range(100):
+                assert scales.answer() == {"result": {"workers": 1}}
         assert not asks.dismissed(patience=0)  # one that reads after all misses nothing
         told = [late.hear()["event"] for _ in range(1000)]
         Client(path).signal("WINCH")  # there is room for it now, and yet it is behind the gap
         while "event" in (heard := late.hear()):
             told.append(heard["event"])
         assert not [event for event in told if event.get("method") == "signal"]
-        assert len(told) + heard["dropped"] == 5001
-        assert heard["dropped"] > 1000
+        assert len(told) + heard["dropped"] == 3001
+        assert heard["dropped"] > 500
         assert Client(path).restart(timeout=PATIENCE)["outcome"] == "committed"
         assert late.hear()["event"]["method"] == "restart"
         assert half.code() == "late"
@@ -257,16 +261,17 @@ def test_others_are_refused(tmp_path: Path) -> None:
         path.parent.chmod(0o711)
         path.chmod(0o666)
         assert "forbidden" in tried(path, 1000)
-        assert eventually(lambda: "forbidden" in tried(path, 1) and told_twice(master))
-        first, second = master.all("control-refused")
+        assert eventually(lambda: "forbidden" in tried(path, 1) and told_all(master))
+        first, *later = master.all("control-refused")
         assert (first["uid"], first["times"]) == (NOBODY, 1)
-        assert second["times"] > 999
+        assert len(later) < 10
         assert Client(path).status()["pid"] == master.pid
 
 
-def told_twice(master: Master) -> bool:
-    """Whether the log has named those that were refused once more."""
-    return len(master.all("control-refused")) > 1
+def told_all(master: Master) -> bool:
+    """Whether the log has named all of the thousand that were refused."""
+    times: int = sum(fact["times"] for fact in master.all("control-refused"))
+    return times > 1000
 
 
 def tried(path: Path, times: int) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import TCP, Gate
+from tests.e2e.containers import rest_of
 from tests.e2e.conventions import written_for
 from tests.e2e.handovers import CLIENTS, check_answers, check_order, check_unseen, hand_over
-from tests.load import Load, fetch, free_port
+from tests.load import Load, fetch, free_port, half_a_request
 from tests.master import PATIENCE, PROGRAMS, Master
 from tests.needs import need
 
@@ -174,10 +175,10 @@ def test_usr2_asks_for_the_drain(tmp_path: Path, convention: str) -> None:
     options = [*TCP, *TCP, "--inherit", convention, "--quiet-timeout", "0"]
     options += ["--env", "SLOW=1", "--env", "ACK=fd"]
     with Master(tmp_path, *options, *written_for(convention)) as master:
-        master.ready()
-        with Load(master.port(), 1, "/slow") as load:
-            master.restart()
-            load.more(1)
-        assert load.failures == []
+        with half_a_request(master.ready().port(), "/slow") as client:
+            master.send(signal.SIGUSR2)
+            master.saw("worker-draining", worker="1/0#1")
+            assert rest_of(client).startswith("HTTP/1.0 200 ")
+            master.saw("generation-gone", generation=1)
         assert {fact["how"] for fact in master.all("worker-exited")} == {"exited with status 0"}
         assert master.stop() == 0

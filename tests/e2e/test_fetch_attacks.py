@@ -74,7 +74,7 @@ def stall(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stal
         shop = Shop(secure)
         shop.offer(ONE)
         url = shop.url.replace("://", "://user:secret@")
-        env = {**hurry(place, 2.0), "SSL_CERT_FILE": str(key), "XDG_RUNTIME_DIR": str(here)}
+        env = {**hurry(place, looks=5.0), "SSL_CERT_FILE": str(key), "XDG_RUNTIME_DIR": str(here)}
         options = ("--max-size", str(MOST), "--name", "stall")
         with Service(place, url, *options, env=env, interval="10m") as service:
             service.crowd()
@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[Callable[[], Answer], str]] = {
     "no end": (lambda: chunked(TWO[:100], end=False), "cut short"),
     "endless body": (endless, f"more than {MOST} bytes"),
     "too long": (lambda: truncated(b"x", MOST + 1), f"more than {MOST} bytes"),
-    "trickle": (lambda: trickle(0.2), "not done after 2s"),
+    "trickle": (lambda: trickle(0.2), "not done after 5s"),
     "compressed": (lambda: body(_bomb(), Content_Encoding="gzip"), "Content-Encoding 'gzip'"),
     "a part": (lambda: body(TWO, 206), "206"),
     "no content": (lambda: body(b"", 204), "204"),

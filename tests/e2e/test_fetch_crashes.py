@@ -6,11 +6,13 @@ import os
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.e2e.containers import until
 from tests.e2e.shops import Service, Shop, digest, hurry, plug_in, release, uss
 from tests.master import PATIENCE
 from tests.needs import cannot
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("here")
 def test_an_updater_that_is_killed_at_any_time(tmp_path: Path, shop: Shop) -> None:
     """Twenty times, while releases come: users are served, and the path is always one of them."""
     chance = random.Random(5)
-    with Service(tmp_path, shop.url, env=hurry(tmp_path, 30.0)) as service:
+    with Service(tmp_path, shop.url, env=hurry(tmp_path)) as service:
         service.crowd()
         service.committed(ONE)
         published = {digest(ONE)}
@@ -45,8 +47,8 @@ def test_an_updater_that_is_killed_at_any_time(tmp_path: Path, shop: Shop) -> No
         service.committed(last)
         assert (service.says(), service.path.read_bytes()) == ("last", last)
         assert service.status()["held"] == []
-        left = [name for name in os.listdir(f"{service.path}.releases") if name.startswith(".")]
-        assert left == []
+        beside = f"{service.path}.releases"
+        until(lambda: not [name for name in os.listdir(beside) if name.startswith(".")])
         service.served_all()
 
 
@@ -112,12 +114,14 @@ def nobody() -> str:
     return "nobody"
 
 
-def reader(service: Service) -> psutil.Process:
-    """Return the process that reads the source now."""
-    while True:
-        for process in psutil.Process(service.updater()).children():
+def readers(service: Service) -> list[psutil.Process]:
+    """Return the processes that read the source now."""
+    found = []
+    for process in psutil.Process(service.updater()).children():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             if "overseer_py.release.reader" in process.cmdline():
-                return process
+                found.append(process)
+    return found
 
 
 def test_a_reader_that_is_nobody(tmp_path: Path, nobody: str, shop: Shop) -> None:
@@ -141,10 +145,9 @@ def test_a_reader_that_is_nobody(tmp_path: Path, nobody: str, shop: Shop) -> Non
         there.wait(PATIENCE)
         while shop.looks < looks + 2:  # the download, after the look
             os.sched_yield()
-        process = reader(service)
-        while len(wanted := _written(process.pid)) != 1:  # it has not got it yet
-            os.sched_yield()
-        assert "artifact" in wanted[0]
+        (process,) = until(lambda: readers(service))
+        (wanted,) = until(lambda: _written(process.pid))  # it may not have got it yet
+        assert "artifact" in wanted
         status = Path(f"/proc/{process.pid}/status").read_text()
         lines = dict(line.split(":", 1) for line in status.splitlines())
         assert {*lines["Uid"].split()} == {"65534"}
@@ -164,8 +167,11 @@ def _written(pid: int) -> list[str]:
     """Return the regular files that a process can write to."""
     found = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
-        path = os.readlink(f"/proc/{pid}/fd/{fd}")
-        flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:\t")[1].split()[0]
+        try:
+            path = os.readlink(f"/proc/{pid}/fd/{fd}")
+            flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split("flags:\t")[1].split()[0]
+        except FileNotFoundError:  # it has closed it meanwhile
+            continue
         if path.startswith("/") and not path.startswith("/dev/") and int(flags, 8) & 3:
             found.append(path)
     return found

@@ -119,7 +119,8 @@ def by_options(_: Path, script: Path) -> list[str]:
 def by_zip(place: Path, script: Path) -> list[str]:
     """Return the command for a zip file that has this very package, too."""
     package = place / "package"
-    shutil.copytree(ROOT / "overseer_py", package / "overseer_py")
+    aside = shutil.ignore_patterns("__pycache__")  # others write there
+    shutil.copytree(ROOT / "overseer_py", package / "overseer_py", ignore=aside)
     shutil.copy(script, package / "__main__.py")
     zipapp.create_archive(package, place / "app.pyz", interpreter=sys.executable)
     return [str(place / "app.pyz")]

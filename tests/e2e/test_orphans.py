@@ -136,6 +136,25 @@ def test_in_a_rollout(tmp_path: Path, options: list[str]) -> None:
         assert failures == []
 
 
+def test_a_guard_that_has_not_run_for_a_while(tmp_path: Path, options: list[str]) -> None:
+    """What the master left with it last counts, also if it had heard of none of that."""
+    command = [*options, "--workers", "1", "--", *HELLO]
+    with Master(tmp_path, *command) as first:
+        guard = first.ready().guard()
+        os.kill(guard, signal.SIGSTOP)
+        for slot in (1, 2, 3):
+            first.send(signal.SIGTTIN)
+            first.saw("worker-ready", worker=f"1/{slot}#1")
+        document(tmp_path, options[1])  # all of that is left with the guard by now
+        workers = murder(first)
+        os.kill(guard, signal.SIGCONT)
+        with Master(tmp_path, *command) as second:
+            assert len(second.saw("workers-adopted")["workers"]) == 4
+            state = document(tmp_path, options[1])
+            assert sorted(w["pid"] for w in state["workers"]) == workers
+            assert second.stop() == 0
+
+
 def test_another_configuration(tmp_path: Path, options: list[str]) -> None:
     """A master that is to run something else adopts, and then rolls out."""
     with Master(tmp_path, *options, "--", *HELLO) as first:

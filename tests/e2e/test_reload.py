@@ -27,7 +27,7 @@ class Service:
         self.file = directory / "overseer.toml"
         self.web = free_port()
         self.ports = {OLD: free_port(), NEW: free_port()}
-        self.datagrams = {OLD: _free_udp_port(), NEW: _free_udp_port()}
+        self.datagrams = {OLD: free_port(), NEW: free_port()}
         self.paths = {which: str(directory / f"{which}.sock") for which in (OLD, NEW)}
         self.write(OLD)
 
@@ -57,12 +57,6 @@ class Service:
         return refused and not os.path.lexists(self.paths[which])
 
 
-def _free_udp_port() -> int:
-    with socket.socket(type=socket.SOCK_DGRAM) as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def _asked_by_datagram(port: int) -> str:
     with socket.socket(type=socket.SOCK_DGRAM) as client:
         client.settimeout(PATIENCE)
@@ -89,12 +83,13 @@ def test_addresses_change_together(tmp_path: Path, service: Service, master: Mas
     """What stays loses nobody; what is new serves; what is gone is closed, and said so."""
     with Load(service.web) as load:
         for number, (gone, come) in enumerate([(OLD, NEW), (NEW, OLD), (OLD, NEW)], start=2):
+            after = master.now()
             service.write(come)
             done = overseer(tmp_path, "reload", "app")
             assert (done.returncode, done.stderr) == (0, "")
             assert {a.split()[0] for a in service.answers(come)} == {str(number)}
             for kind in ("tcp", "udp", "unix"):
-                master.saw("listener-closed", name=f"{gone}-{kind}")
+                master.saw("listener-closed", name=f"{gone}-{kind}", after=after)
             assert service.is_closed(gone)
             last = document(tmp_path, "app")["last_reload"]
             assert (last["outcome"], last["error"], last["generation"]) == (
@@ -195,6 +190,7 @@ def test_a_configuration_that_cannot_be_meant(
     """It is refused before anything has happened, however exclusively it wants to be rolled out."""
     before = document(tmp_path, "app")
     for line, reason in REFUSED.items():
+        after = master.now()
         service.write(NEW, 'surge = "exclusive"', line)
         if line.startswith("command"):  # instead of the other one
             lines = service.file.read_text().splitlines()
@@ -203,14 +199,14 @@ def test_a_configuration_that_cannot_be_meant(
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("overseer: reload: ")
         assert reason in done.stderr
-        assert reason in master.all("reload-failed")[-1]["reason"]
+        assert reason in master.saw("reload-failed", after=after)["reason"]
         assert service.is_closed(NEW)
-        after = document(tmp_path, "app")
-        last = after["last_reload"]
+        found = document(tmp_path, "app")
+        last = found["last_reload"]
         assert (last["outcome"], last["generation"], last["changed"]) == ("refused", None, [])
         assert reason in last["error"]
-        assert after["listeners"] == before["listeners"]
-        assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]]
+        assert found["listeners"] == before["listeners"]
+        assert [w["pid"] for w in found["workers"]] == [w["pid"] for w in before["workers"]]
     shown = overseer(tmp_path, "status", "app").stdout
     assert "  last reload: refused " in shown
     assert reason in shown

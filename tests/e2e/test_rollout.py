@@ -9,7 +9,7 @@ from tests.master import HELLO, Master
 
 
 def test_fifty_restarts_lose_nothing(tmp_path: Path) -> None:
-    """50 restarts within at least 10,000 requests: none fails, none is slower than 0.9 s."""
+    """50 restarts within at least 10,000 requests: none fails, none is asked for twice or waits."""
     with Master(tmp_path, "--listen", "127.0.0.1:0", "--", *HELLO) as master:
         master.ready()
         with Load(master.port()) as load:
@@ -18,6 +18,7 @@ def test_fifty_restarts_lose_nothing(tmp_path: Path) -> None:
                 master.restart()
             load.reached(10_000)
         assert load.failures == []
-        assert max(answer.took for answer in load.answers) < 0.9  # a SYN retry is 1 s
+        assert load.retries == 0
+        assert len(load.slow()) < 50  # not one in each restart
         assert len({*load.bodies}) >= 50
         assert master.stop() == 0

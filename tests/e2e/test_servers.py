@@ -31,6 +31,8 @@ from tests.e2e.servers import (
 )
 from tests.needs import cannot
 
+# How soon a worker is quiet is the machine's business; that it is, is ours.
+PATIENT = ["--quiet-timeout", "30s"]
 LONG = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 
@@ -43,7 +45,7 @@ def loses_nothing(tmp_path: Path, server: Server, demand: Demand, restarts: int)
     """Restart the server so many times, steered, and see that every request was answered."""
     if server.missing:
         cannot(server.missing)
-    with running(server, tmp_path) as master:
+    with running(server, tmp_path, *PATIENT) as master:
         assert master.saw("listening")["handover"] == "steered"
         with asking(master, demand, CLIENTS) as load:
             handovers = hand_over(master, load, restarts, demand.between)

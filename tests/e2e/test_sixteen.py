@@ -77,7 +77,7 @@ class Sixteen(Master):
         assert {f"{w['generation']}/{w['slot']}" for w in found} == wanted
         assert {w["state"] for w in found} == {"ready"}
         children = psutil.Process(self.pid).children()
-        assert {child.pid for child in children} == {*self.workers(), *self.guards()}
+        assert {child.pid for child in children} == {*self.workers(), self.guard()}
         assert all(child.status() != psutil.STATUS_ZOMBIE for child in children)
 
     def moments(self, after: int) -> list[Moment]:
@@ -144,6 +144,7 @@ def test_surge(tmp_path: Path, surge: str, extra: int) -> None:
     with Sixteen(tmp_path, "--surge", surge) as master:
         master.has(1, SIZE)
         with Load(master.port(), CLIENTS) as load:
+            load.more()
             for generation in (2, 3):
                 after = master.now()
                 assert overseer(tmp_path, "restart", "app").returncode == 0

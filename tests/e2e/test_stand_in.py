@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.commands import TCP, document
 from tests.e2e.conventions import written_for
 from tests.e2e.handovers import hand_over
+from tests.e2e.test_death import ended
 from tests.load import Load, fetch
 from tests.master import PATIENCE, Master
 from tests.needs import cannot, need
@@ -150,9 +151,9 @@ def test_the_masters_death_is_heard(tmp_path: Path) -> None:
     command = [*python(LAST_WORDS), str(said)]
     with Master(tmp_path, "--inherit", "overseer", "--", *command) as master:
         master.saw_line("it waits")
-        family = [psutil.Process(pid) for pid in master.descendants()]
+        family = master.descendants()
         master.process.kill()
-        assert psutil.wait_procs(family, PATIENCE)[1] == []
+        assert ended(family, PATIENCE)
         assert said.read_text() == "it was asked to drain"
 
 
@@ -166,6 +167,7 @@ def test_a_program_with_a_user_of_its_own(convention: str) -> None:
         cannot("only root can run workers as another user")
     drop = [need("setpriv"), "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
     options = [*TCP, "--inherit", convention, "--user", "nobody", "--chdir", "/"]
+    options += ["--quiet-timeout", "30s"]
     if convention == "einhorn":
         options += ["--ready", "fd"]
     with tempfile.TemporaryDirectory() as place:  # tmp_path is not for others

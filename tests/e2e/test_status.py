@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from overseer_py.client import Client
@@ -170,7 +171,8 @@ def test_garbage_is_answered(tmp_path: Path) -> None:
             answers = [json.loads(line) for line in _lines(client, 4)]
             codes = [answer.get("error", {}).get("code") for answer in answers]
             assert codes == ["bad-request", "bad-request", "unknown-method", None]
-            client.sendall(b"x" * (1 << 17))
+            with suppress(BrokenPipeError):  # half of it is enough
+                client.sendall(b"x" * (1 << 17))
             (answer,) = _lines(client, 1)
             assert json.loads(answer)["error"]["code"] == "too-long"
         assert master.stop() == 0

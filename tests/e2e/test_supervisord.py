@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -41,8 +41,9 @@ def _shipped(directory: Path, port: int, options: str = "", more: str = "") -> s
 def _ended(pid: int) -> None:
     """Wait until a process that is not ours has ended."""
     give_up_at = time.monotonic() + PATIENCE
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < give_up_at, f"{pid} has not ended"
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < give_up_at, f"{pid} has not ended"
 
 
 # -- as it is meant to be ---------------------------------------------------------------------
@@ -139,7 +140,8 @@ def test_the_master_survives_supervisord(tmp_path: Path) -> None:
         supervisord.close()
         for left in psutil.process_iter(["cmdline"]):  # it is nobody's child now
             if f"127.0.0.1:{port}" in (left.info["cmdline"] or ()):
-                left.kill()
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
 
 
 def test_logs_are_rotated_while_it_runs(tmp_path: Path) -> None:
@@ -148,11 +150,13 @@ def test_logs_are_rotated_while_it_runs(tmp_path: Path) -> None:
     with Supervisord(tmp_path, _shipped(tmp_path, port, more=more)) as supervisord:
         pid = supervisord.saw("RUNNING")
         worker = supervisord.saw_answer(port)
+        restarts = 0
         with Load(port, clients=2) as load:
             while not (tmp_path / "app.log.2").exists():
                 supervisord.control("signal", "SIGUSR2", "app")
+                restarts += 1
                 worker = other_worker(port, than=worker)
-            (tmp_path / "app.log").rename(tmp_path / "moved")
+            _moved(tmp_path / "app.log", tmp_path / "moved")
             supervisord.process.send_signal(signal.SIGUSR2)
             while not (tmp_path / "app.log").exists():
                 load.more(1)
@@ -160,7 +164,24 @@ def test_logs_are_rotated_while_it_runs(tmp_path: Path) -> None:
             other_worker(port, than=worker)
         assert load.failures == []
         assert supervisord.saw("RUNNING") == pid
-        assert "event=rollout-committed" in (tmp_path / "app.log").read_text()
+        _logged(tmp_path, f"event=rollout-committed generation={restarts + 2} ")
+
+
+def _moved(path: Path, to: Path) -> None:
+    """Rename a file, which supervisord may be about to rename itself."""
+    while not to.exists():
+        with suppress(FileNotFoundError):
+            path.rename(to)
+
+
+def _logged(directory: Path, text: str) -> None:
+    """Wait until this stands in the program's log, or in one that was rotated for its size."""
+    give_up_at = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up_at:
+        with suppress(FileNotFoundError):  # it is being rotated
+            if any(text in path.read_text() for path in directory.glob("app.log*")):
+                return
+    raise AssertionError(f"{text} was not logged")
 
 
 # -- what is wrong from the beginning ---------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.e2e.commands import Gate
 from tests.e2e.test_broken_versions import EXAMPLES, GOOD, deploy
 from tests.master import HELLO, PATIENCE, PROGRAMS, Master, program
 
@@ -107,7 +108,9 @@ def test_a_bad_configuration_at_hup_ends_reloading(tmp_path: Path) -> None:
 
 def test_more_time_is_asked_for_while_it_drains(tmp_path: Path) -> None:
     """Once a second, so that a stop time-out shorter than the drain does not cut it."""
-    worker = program("slow_to_stop", "2.5")
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    worker = program("slow_to_stop", str(gate))
     with Systemd(tmp_path) as systemd, Master(
         tmp_path, *LISTEN, "--", *worker, env={**EXAMPLES, **systemd.env}
     ) as master:  # fmt: skip
@@ -116,6 +119,7 @@ def test_more_time_is_asked_for_while_it_drains(tmp_path: Path) -> None:
         systemd.heard(STOPPING="1")
         for _ in range(3):
             systemd.heard(EXTEND_TIMEOUT_USEC="10000000")
+        gate.write_text("")
         assert master.wait() == 0
 
 
@@ -166,14 +170,17 @@ def test_a_dead_systemd_does_not_matter(tmp_path: Path) -> None:
 
 def test_ready_waits_for_the_last_of_several_reloads(tmp_path: Path) -> None:
     """A reload that waits behind another is part of what systemd waits for."""
+    gate = Gate(tmp_path)
     with Systemd(tmp_path) as systemd, Master(
-        tmp_path, *LISTEN, "--settle", "1s", "--", *HELLO, env=systemd.env
+        tmp_path, *LISTEN, *gate.options, "--", *program("service"), env=systemd.env
     ) as master:  # fmt: skip
         systemd.heard(READY="1")
+        gate.shut()
         master.send(signal.SIGUSR2)
-        master.saw("rollout-started", generation=2)
+        master.saw("worker-started", worker="2/0#1")
         master.send(signal.SIGUSR2)
         master.saw("rollout-queued")
+        gate.open()
         systemd.heard(READY="1")
         assert sum("RELOADING" in message for message in systemd.messages) == 2
         master.saw("rollout-committed", generation=3)

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -32,20 +33,32 @@ def upgrade(master: Master, place: Path) -> Fact:
     after = master.now()
     done = overseer(place, "upgrade-master", "--pid", str(master.pid))
     assert done.returncode == 0, done.stderr + master.transcript()
-    return master.saw("upgraded", after=after)
+    upgraded = master.saw("upgraded", after=after)
+    master.at_rest()  # and has let go of whoever asked
+    return upgraded
 
 
 def descriptors(pid: int) -> dict[str, str]:
     """Return what a process has open."""
     found = {}
     for entry in os.scandir(f"/proc/{pid}/fd"):
-        found[entry.name] = os.readlink(entry.path)
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found[entry.name] = os.readlink(entry.path)
     return found
 
 
 def kinds(pid: int) -> list[str]:
     """Return the kinds of its descriptors; which socket or pipe it is does not matter."""
     return sorted(what.partition("[")[0] for what in descriptors(pid).values())
+
+
+def has_only(pid: int, wanted: list[str]) -> bool:
+    """Wait until it has these again: the last client's end is heard of a moment later."""
+    give_up_at = time.monotonic() + PATIENCE
+    while kinds(pid) != wanted:
+        if time.monotonic() > give_up_at:
+            return False
+    return True
 
 
 # -- nobody notices ------------------------------------------------------------------------
@@ -66,7 +79,7 @@ def test_under_load_nobody_notices(tmp_path: Path) -> None:
         assert load.failures == []
         assert sorted(master.workers()) == workers
         assert {int(body.split()[-1]) for body in load.bodies} <= set(workers)
-        assert kinds(master.pid) == before
+        assert has_only(master.pid, before)
         assert footprint(master)[1] == 0
         master.restart()
         assert master.stop() == 0
@@ -140,7 +153,7 @@ def test_while_a_candidate_starts(tmp_path: Path, ready: str) -> None:
             assert client.wait() == 0
             load.more()
         assert load.failures == []
-        assert master.all("rollout-committed", generation=2)
+        master.saw("rollout-committed", generation=2)
         assert document(tmp_path, "service")["last_rollout"]["generation"] == 2
 
 
@@ -169,14 +182,14 @@ def test_a_candidate_that_fails_after_it(tmp_path: Path) -> None:
 
 def test_while_it_settles(tmp_path: Path) -> None:
     """The time that it must stay ready goes on."""
-    with Master(tmp_path, *TCP, "--settle", "3s", "--", *HELLO) as master:
+    with Master(tmp_path, *TCP, "--settle", "8s", "--", *HELLO) as master:
         master.ready()
         with restarting(tmp_path) as client:
             master.saw("worker-ready", worker="2/0#1")
             upgrade(master, tmp_path)
             assert not master.all("rollout-committed")
             assert client.wait() == 0
-        assert 3 <= master.saw("rollout-committed")["took"] < PATIENCE
+        assert 8 <= master.saw("rollout-committed")["took"] < PATIENCE
 
 
 def test_in_a_canary(tmp_path: Path) -> None:
@@ -254,7 +267,9 @@ def test_with_one_queued(tmp_path: Path) -> None:
         master.send(signal.SIGUSR2)
         master.saw("rollout-queued")
         upgrade(master, tmp_path)
+        after = master.now()
         master.send(signal.SIGUSR2)
+        master.saw("signal", after=after)
         gate.open()
         master.saw("rollout-committed", generation=3)
         master.saw("generation-gone", generation=2)
@@ -317,7 +332,8 @@ def test_who_follows_goes_on(tmp_path: Path) -> None:
     """Events go on to be told to the same client, and those before are there to be asked for."""
     with Master(tmp_path, *TCP, "--", *HELLO) as master:
         master.ready()
-        with Command(tmp_path, "events", "--json") as events:
+        with Command(tmp_path, "events", "--since", "1", "--json") as events:
+            events.saw('"service-ready"')
             upgrade(master, tmp_path)
             events.saw('"upgraded"')
             master.restart()
@@ -381,11 +397,11 @@ def test_the_guard_knows(tmp_path: Path) -> None:
     with Master(tmp_path, *TCP, "--", *program("daemonizes", "stubborn"), env=EXAMPLES) as master:
         master.ready()
         upgrade(master, tmp_path)
-        (guard,) = master.guards()
+        guard = master.guard()
         stray = int(master.saw_line("stray ").split()[1])
         family, port = [*master.descendants(), stray], master.port()
         os.kill(master.pid, signal.SIGKILL)
-        assert ended(family, 10)
+        assert ended(family, PATIENCE)
         assert bound(port)
         assert guard in family
 
@@ -477,7 +493,7 @@ BROKEN = {
     ),
     "defect": ("house.py", "self.plans.resume(kept.plans)", "1 / 0", "ZeroDivisionError"),
     "dies": ("supervisor.py", "self._house.resume(kept)", "os.abort()", "SIGABRT"),
-    "hangs": ("supervisor.py", "self._house.resume(kept)", "time.sleep(600)", "longer than 2 s"),
+    "hangs": ("supervisor.py", "self._house.resume(kept)", "time.sleep(600)", "longer than 8 s"),
 }
 
 
@@ -487,7 +503,7 @@ def test_a_version_that_cannot_go_on(
 ) -> None:
     """The old one goes on as if nothing had been, and says why; the next try may succeed."""
     if defect == "hangs":
-        installation.change("upgrade.py", "PATIENCE = 60.0", "PATIENCE = 2.0")
+        installation.change("upgrade.py", "PATIENCE = 60.0", "PATIENCE = 8.0")
     with started(tmp_path, installation, "--workers", "1") as master:
         before = kinds(master.pid)
         file, text, broken, why = BROKEN[defect]
@@ -504,7 +520,7 @@ def test_a_version_that_cannot_go_on(
             upgrade(master, tmp_path)
             master.restart()
         assert load.failures == []
-        assert kinds(master.pid) == before
+        assert has_only(master.pid, before)
         assert master.stop() == 0
 
 
@@ -595,6 +611,7 @@ def test_nothing_piles_up(tmp_path: Path) -> None:
     with Master(tmp_path, *TCP, "--workers", "2", "--", *HELLO) as master:
         master.ready()
         upgrade(master, tmp_path)
+        master.restart()  # meanwhile the client has gone
         fds, zombies, memory = footprint(master)
         for _ in range(5):
             upgrade(master, tmp_path)

@@ -7,12 +7,12 @@ import os
 import subprocess
 from pathlib import Path
 
-import psutil
 import pytest
 
 from overseer_py.whereabouts import instances
 from tests.e2e.commands import TCP, document, overseer
 from tests.e2e.documents import Document
+from tests.e2e.test_death import ended
 from tests.master import HELLO, OVERSEER, PATIENCE, Master
 from tests.needs import cannot
 
@@ -60,9 +60,9 @@ def test_none(tmp_path: Path, words: str) -> None:
 def test_a_killed_master_is_none(tmp_path: Path) -> None:
     """What it has left behind misleads nobody: who lives is still the only one."""
     with Master(tmp_path, *TCP, "--name", "late", "--", *HELLO) as master:
-        guards = [psutil.Process(pid) for pid in master.ready().guards()]
+        guard = master.ready().guard()
         master.process.kill()
-        psutil.wait_procs(guards, PATIENCE)
+        assert ended([guard], PATIENCE)
     assert (tmp_path / "overseer" / "late.sock").is_socket()
     for words in (["status"], ["status", "late"], ["restart"]):
         done = overseer(tmp_path, *words)
@@ -93,9 +93,9 @@ def test_by_pid(tmp_path: Path) -> None:
         for words in (*asked, "stop"):
             done = overseer(tmp_path, *words.split(), *pid)
             assert (done.returncode, done.stderr) == (0, ""), words
+        assert master.wait() == 0
         methods = [fact["method"] for fact in master.all("command")]
         assert methods == ["restart", "reload", "scale", "signal", "stop"]
-        assert master.wait() == 0
 
 
 def test_a_pid_that_is_no_master(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ class Unit:
 
     def log(self) -> str:
         """Return what the unit has written."""
+        self.box.run("journalctl", "--sync")  # what was said before may still be on its way
         return self.box.run("journalctl", "--unit", self.unit, "--output=cat")
 
     def answers(self) -> str:

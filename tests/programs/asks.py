@@ -51,12 +51,12 @@ async def within(wanted: Lease) -> bool:
 path = f"{os.environ['PLACE']}/{os.environ['OVERSEER_GENERATION']}-{os.environ['OVERSEER_SLOT']}"
 os.mkfifo(path)
 tell("READY=1")
-while True:
-    with open(path) as fifo:
-        for line in fifo:
-            number, _, text = line.partition(" ")
-            try:
-                answer = repr(eval(text))
-            except Exception as error:  # noqa: BLE001 - an answer, too
-                answer = repr(error)
-            sys.stderr.write(f"answer {number}: {answer}\n")
+# For writing, too, fifo(7): it never ends, so no line comes while it is closed and opened again.
+with open(os.open(path, os.O_RDWR)) as fifo:
+    for line in fifo:
+        number, _, text = line.partition(" ")
+        try:
+            answer = repr(eval(text))
+        except Exception as error:  # noqa: BLE001 - an answer, too
+            answer = repr(error)
+        sys.stderr.write(f"answer {number}: {answer}\n")

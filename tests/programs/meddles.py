@@ -1,4 +1,4 @@
-"""Serves fd 3 after a listen(2) of its own, and shuts it down if the environment says so."""
+"""Serves fd 3 after a listen(2) of its own, and shuts it down if it is the generation SHUT_DOWN."""
 
 import os
 import runpy
@@ -10,7 +10,7 @@ from pathlib import Path
 abrupt = runpy.run_path(str(Path(__file__).with_name("abrupt.py")), init_globals=None)
 listener = socket.socket(fileno=os.dup(3))
 listener.listen(5)
-if os.environ.get("SHUT_DOWN"):
+if os.environ.get("SHUT_DOWN") == os.environ["OVERSEER_GENERATION"]:
     threading.Timer(0.15, listener.shutdown, [socket.SHUT_RDWR]).start()
 while True:
     try:

@@ -150,12 +150,18 @@ def thread_before_main():
 
 def blocked():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    draining.call(lambda: say("called"))
+    called = threading.Event()
+
+    @draining.call
+    def finish():
+        say("called")
+        called.set()
+
     say("ready")
     signal.sigwait({signal.SIGTERM})
     draining.begin()
     say("waited", draining.wait())
-    time.sleep(0.1)
+    called.wait(60)
 
 
 def lingers():

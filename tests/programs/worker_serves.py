@@ -1,8 +1,12 @@
-"""A server of lines: ``hang`` is never answered, ``cling`` not even when it is cancelled."""
+"""A server of lines: ``hang`` is never answered, ``cling`` not even when it is cancelled.
+
+Lingers for as many seconds as it was told.
+"""
 
 import asyncio
 import contextlib
 import socket
+import sys
 
 from overseer_py import worker
 
@@ -24,7 +28,11 @@ async def main():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         late = await worker.serve(
-            answer, listeners=[listener], linger=0.2, stop_timeout=2.0, kill_timeout=2.2
+            answer,
+            listeners=[listener],
+            linger=float(sys.argv[1]),
+            stop_timeout=2.0,
+            kill_timeout=2.2,
         )
     print("late", late, flush=True)
 

@@ -16,7 +16,7 @@ from typing import Self
 
 from overseer_py.release.watcher import Watcher
 from tests.master import PATIENCE
-from tests.needs import cannot, need
+from tests.needs import cannot
 from tests.system.apart import apart
 
 DEBOUNCE = 0.05
@@ -149,12 +149,3 @@ def limited(name: str, value: int) -> Iterator[None]:
         yield
     finally:
         limit.write_text(before)
-
-
-def without_inotify() -> list[str]:
-    """Return what to put in front of a command so that it finds no inotify instance left."""
-    apart_from_others = [need("unshare"), "--user", "--map-root-user"]
-    if subprocess.run([*apart_from_others, "true"], check=False).returncode:
-        cannot(_NO_NAMESPACE)
-    code = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$0" "$@"'
-    return [*apart_from_others, "sh", "-c", code]

@@ -1,7 +1,9 @@
 """Clients that keep their connection, think between two requests, and never repeat one.
 
 A request is lost if its connection ends without an answer, whoever is to blame: a client that has
-not been told that the connection ends (``Connection: close``) relies on it.
+not been told that the connection ends (``Connection: close``) relies on it.  But for one that was
+itself held up for longer than any server lingers: it comes too late, as it must expect (RFC 9112,
+9.5).
 """
 
 from __future__ import annotations
@@ -9,10 +11,14 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
+from overseer_py.worker.departure import LINGER
+
 PATIENCE = 60.0  # seconds a request may take before it counts as lost
+_HELD_UP = 0.9 * LINGER  # seconds from one request to the next
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -27,6 +33,7 @@ class KeepAlive:
         self.lost: list[str] = []
         self.kept = 0  # answers on a connection that had been used before
         self.told = 0  # answers with Connection: close
+        self.late = 0  # requests that came later than anybody has to wait for them
         self.clients = clients
         self._place = place
         self._think = think
@@ -35,10 +42,11 @@ class KeepAlive:
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
 
     def _run(self) -> None:
+        asked = time.monotonic()
         while not self._stop.is_set():
             try:
                 with self._connect() as connection:
-                    self._converse(connection)
+                    asked = self._converse(connection, asked)
             except OSError as error:
                 self._note(lost=f"{type(error).__name__}: {error}")
 
@@ -50,17 +58,27 @@ class KeepAlive:
         connection.connect(self._place)
         return connection
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _converse(self, connection: socket.socket, asked: float) -> float:
+        """Ask over and over; return when that was for the last time."""
         kept = False
         while not self._stop.is_set():
-            connection.sendall(_REQUEST)
-            head, body = _answer(connection)
+            before, asked = asked, time.monotonic()
+            held_up = asked - before > _HELD_UP
+            self.late += held_up
+            try:
+                connection.sendall(_REQUEST)
+                head, body = _answer(connection)
+            except ConnectionError:
+                if not held_up:
+                    raise
+                break
             told = bool(_CLOSE.search(head))
             self._note(body.decode().strip(), kept=kept, told=told)
             if told:
-                return
+                break
             kept = True
             self._stop.wait(self._think)  # what a client does between two requests
+        return asked
 
     def _note(
         self, answer: str = "", *, lost: str = "", kept: bool = False, told: bool = False

@@ -39,6 +39,8 @@ def running(command: list[str], directory: Path, *options: str) -> Iterator[Mast
     place = [] if "--listen" in options else ["--listen", "127.0.0.1:0"]
     settings = [*place, "--chdir", str(directory), *_SOON]
     environ = ["--env", f"PYTHONPATH={PROGRAMS}"]
+    # uvicorn's own master kills a process that has not answered it for 5 s.
+    environ += ["--env", "UVICORN_TIMEOUT_WORKER_HEALTHCHECK=60"]
     with Master(directory, *settings, *environ, *options, "--", *command) as master:
         yield master.ready()
 

@@ -34,9 +34,9 @@ def restart_under_load(
             load.more(2 * load.clients)
         generations = {int(answer.split()[0]) for answer in load.answers}
         assert generations == set(range(1, RESTARTS + 2))
+        assert master.stop() == 0
         assert master.all("drain-timed-out") == []
         assert not [line for line in master.stderr if "Traceback" in line]
-        assert master.stop() == 0
     return load
 
 
@@ -49,7 +49,8 @@ def test_nothing_is_lost(tmp_path: Path, pair: Pair, think: float) -> None:
     load = restart_under_load(pair.polite, tmp_path, think)
     assert load.lost == []
     if pair.keeps:
-        assert load.kept > load.told >= RESTARTS * load.clients
+        assert load.kept > load.told
+        assert load.told >= RESTARTS * load.clients or load.late
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "waitress", "http.server"])
@@ -88,7 +89,7 @@ def test_gunicorn_preloads(tmp_path: Path) -> None:
         cannot(pair.missing)
     load = restart_under_load([*pair.polite, "--preload"], tmp_path, 0.002)
     assert load.lost == []
-    assert load.told >= RESTARTS * load.clients
+    assert load.told >= RESTARTS * load.clients or load.late
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "hypercorn -w 0"])

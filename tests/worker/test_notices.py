@@ -32,16 +32,16 @@ def test_ready_and_status(tmp_path: Path) -> None:
 
 def test_a_start_that_is_extended(tmp_path: Path) -> None:
     """It takes longer than --ready-timeout, and is waited for."""
-    words = ["extend=60", "work=2", "ready", "drained"]
-    with running(tmp_path, *words, options=("--ready-timeout", "1s")) as master:
+    words = ["extend=60", "work=5", "ready", "drained"]
+    with running(tmp_path, *words, options=("--ready-timeout", "4s")) as master:
         master.ready()
         assert master.stop() == 0
 
 
 def test_a_drain_that_is_extended(tmp_path: Path) -> None:
     """It takes longer than --drain-timeout, and is waited for."""
-    words = ["ready", "drained", "extend=60", "work=2"]
-    with running(tmp_path, *words, options=("--drain-timeout", "1s")) as master:
+    words = ["ready", "drained", "extend=60", "work=4"]
+    with running(tmp_path, *words, options=("--drain-timeout", "3s")) as master:
         master.ready()
         assert master.stop() == 0
         assert master.all("drain-timed-out") == []

@@ -11,9 +11,9 @@ from tests.master import PATIENCE, program
 
 
 @contextmanager
-def serving() -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(linger: float = 0.2) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Give the program, and its port."""
-    command, pipe = program("worker_serves"), subprocess.PIPE
+    command, pipe = program("worker_serves", str(linger)), subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout
         try:
@@ -59,7 +59,7 @@ def test_the_end_of_each() -> None:
 
 def test_clients_are_served_during_the_linger() -> None:
     """Until it is over, whoever comes is answered."""
-    with serving() as (process, port):
+    with serving(linger=3.0) as (process, port):
         kept = connect(port, b"hello\n", b"hello\n")
         process.terminate()
         kept.sendall(b"again\n")

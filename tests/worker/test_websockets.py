@@ -52,6 +52,6 @@ def test_spread_evenly(tmp_path: Path, server: str) -> None:
         for turn, (_, when) in enumerate(found):
             assert when - asked >= SPREAD * turn / (COUNT - 1) - 0.01
         master.saw("generation-gone", after=after, generation=1)
+        assert master.stop() == 0
         assert len([line for line in master.stderr if "ended with" in line]) == COUNT
         assert not [line for line in master.stderr if "Traceback" in line]
-        assert master.stop() == 0
