@@ -55,6 +55,7 @@ def test_supervisord_sees_one_pid_and_no_restart(tmp_path: Path) -> None:
     with Supervisord(tmp_path, _shipped(tmp_path, port)) as supervisord:
         pid = supervisord.saw("RUNNING")
         worker = supervisord.saw_answer(port)
+        supervisord.saw_stderr("event=service-ready")
         with Load(port, clients=2) as load:
             for _ in range(5):
                 assert supervisord.control("signal", "SIGUSR2", "app") == "app: signalled"
@@ -125,6 +126,7 @@ def test_the_master_survives_supervisord(tmp_path: Path) -> None:
     try:
         master = psutil.Process(int(supervisord.saw("RUNNING")))
         worker = supervisord.saw_answer(port)
+        supervisord.saw_stderr("event=service-ready")
         supervisord.process.kill()
         supervisord.process.wait(PATIENCE)
         with Load(port, clients=2) as load:
@@ -150,6 +152,7 @@ def test_logs_are_rotated_while_it_runs(tmp_path: Path) -> None:
     with Supervisord(tmp_path, _shipped(tmp_path, port, more=more)) as supervisord:
         pid = supervisord.saw("RUNNING")
         worker = supervisord.saw_answer(port)
+        supervisord.saw_stderr("event=service-ready")
         restarts = 0
         with Load(port, clients=2) as load:
             while not (tmp_path / "app.log.2").exists():
